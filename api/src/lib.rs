@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod fib;
+pub mod pod_store;
 pub mod resource;
 pub mod selector;
 pub mod source;
