@@ -143,6 +143,15 @@ pub enum Output {
     },
 }
 
+/// Whether a pull emptied what there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullState {
+    /// Nothing is left; a wake comes when there is.
+    Drained,
+    /// There is more: pull again when there is room. No wake comes.
+    More,
+}
+
 /// How loud a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
