@@ -1,0 +1,291 @@
+//! The real kernel: one method an operation, synchronous, in the network namespace the socket was opened in.
+
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use nix::errno::Errno;
+
+use crate::Kernel;
+use crate::error::{Error, Refusal};
+use crate::link::{Address, Link, LinkChange, Mac, Neighbour, VethPair};
+use crate::message;
+use crate::netns;
+use crate::route::{Family, Route, RouteChange, RouteKey};
+use crate::socket::{End, NetlinkSocket};
+
+/// How often an interrupted dump is repeated before [`Error::Interrupted`].
+pub const DUMP_ATTEMPTS: usize = 20;
+
+/// The longest device name, in bytes (`IFNAMSIZ` - 1).
+pub const NAME_LENGTH: usize = 15;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_NEWNEIGH: u16 = 28;
+
+/// A netlink socket in one network namespace. It stays in that namespace wherever the thread goes afterwards.
+pub struct Netlink {
+    socket: NetlinkSocket,
+}
+
+impl Netlink {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn open() -> Result<Netlink, Error> {
+        Ok(Netlink { socket: NetlinkSocket::open()? })
+    }
+
+    /// Opens a socket in another network namespace. The calling thread does not leave its own.
+    ///
+    /// # Errors
+    /// [`Error::Namespace`] when it cannot be entered, [`Error::Socket`].
+    pub fn open_in(netns: BorrowedFd<'_>) -> Result<Netlink, Error> {
+        netns::run_in(netns, Netlink::open)?
+    }
+
+    /// The socket's port: events caused through it bear this number.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn port(&self) -> Result<u32, Error> {
+        self.socket.port()
+    }
+
+    /// Makes a veth pair, the peer directly in its own namespace, both ends down, with both Ethernet addresses and
+    /// the MTU set from the start.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; EEXIST when a name is taken in either namespace.
+    pub fn add_veth(&mut self, pair: &VethPair<'_>) -> Result<(), Error> {
+        check_name(pair.name)?;
+        check_name(pair.peer_name)?;
+        let request = RouteNetlinkMessage::NewLink(message::new_veth(pair));
+        self.request(request, NLM_F_CREATE | NLM_F_EXCL, || format!("create veth {}", pair.name))
+    }
+
+    /// Deletes a link (with a veth, both ends).
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; [`Error::missing`] when it is not there.
+    pub fn delete_link(&mut self, ifindex: u32) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::DelLink(message::delete_link(ifindex));
+        self.request(request, 0, || format!("delete link {ifindex}"))
+    }
+
+    /// Changes up or down, MTU, Ethernet address or name.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn set_link(&mut self, ifindex: u32, change: &LinkChange) -> Result<(), Error> {
+        if let Some(name) = &change.name {
+            check_name(name)?;
+        }
+        let request = RouteNetlinkMessage::SetLink(message::set_link(ifindex, change));
+        self.request(request, 0, || format!("change link {ifindex}: {change:?}"))
+    }
+
+    /// The link of that name, or `None`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Invalid`] for a name no link can have.
+    pub fn link_by_name(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        check_name(name)?;
+        let mut found = None;
+        let request = RouteNetlinkMessage::GetLink(message::get_link(name));
+        let end = self.socket.exchange(request, NLM_F_ACK, |kind, payload| {
+            if kind == RTM_NEWLINK {
+                found = message::parse_link(payload);
+            }
+        })?;
+        match end {
+            End::Refused(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
+            End::Refused(refusal) => Err(Error::Refused { what: format!("get link {name}"), refusal }),
+            End::Done | End::Interrupted if found.is_none() => {
+                Err(Error::Malformed(format!("the answer about link {name}")))
+            }
+            End::Done | End::Interrupted => Ok(found),
+        }
+    }
+
+    /// Adds an address. `nodad`: without duplicate address detection, usable at once (IPv6).
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; EEXIST when the link has it already.
+    pub fn add_address(&mut self, ifindex: u32, network: IpNetwork, nodad: bool) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::NewAddress(message::address(ifindex, &network, nodad));
+        self.request(request, NLM_F_CREATE | NLM_F_EXCL, || {
+            format!("add address {network} to link {ifindex}")
+        })
+    }
+
+    /// Removes an address.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; [`Error::missing`] when the link does not have it.
+    pub fn delete_address(&mut self, ifindex: u32, network: IpNetwork) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::DelAddress(message::address(ifindex, &network, false));
+        self.request(request, 0, || format!("delete address {network} of link {ifindex}"))
+    }
+
+    /// Adds a route; never replaces, never appends.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; EEXIST when the key is taken, by anybody.
+    pub fn add_route(&mut self, route: &Route) -> Result<(), Error> {
+        self.change_route(&RouteChange::Add(route.clone()))
+    }
+
+    /// Adds a route or replaces what has its key, whoever's that is: for namespaces that are wholly ours.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn replace_route(&mut self, route: &Route) -> Result<(), Error> {
+        self.change_route(&RouteChange::Replace(route.clone()))
+    }
+
+    /// Deletes the route of that key and protocol.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; [`Error::missing`] when there is none.
+    pub fn delete_route(&mut self, key: &RouteKey, protocol: u8) -> Result<(), Error> {
+        self.change_route(&RouteChange::Delete { key: *key, protocol })
+    }
+
+    fn change_route(&mut self, change: &RouteChange) -> Result<(), Error> {
+        let (request, flags) = route_request(change);
+        self.request(request, flags, || change.to_string())
+    }
+
+    /// Adds or replaces a permanent neighbour entry.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn set_neighbour(&mut self, ifindex: u32, address: IpAddr, mac: Mac) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::NewNeighbour(message::neighbour(ifindex, address, Some(mac)));
+        self.request(request, NLM_F_CREATE | NLM_F_REPLACE, || {
+            format!("set neighbour {address} of link {ifindex} to {mac}")
+        })
+    }
+
+    /// Deletes a neighbour entry.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; [`Error::missing`] when there is none.
+    pub fn delete_neighbour(&mut self, ifindex: u32, address: IpAddr) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::DelNeighbour(message::neighbour(ifindex, address, None));
+        self.request(request, 0, || format!("delete neighbour {address} of link {ifindex}"))
+    }
+
+    /// All neighbour entries.
+    ///
+    /// # Errors
+    /// As for [`Kernel::routes`].
+    pub fn neighbours(&mut self) -> Result<Vec<Neighbour>, Error> {
+        self.dump("neighbours", || {
+            let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+            (request, RTM_NEWNEIGH, message::parse_neighbour)
+        })
+    }
+
+    fn request(
+        &mut self,
+        request: RouteNetlinkMessage,
+        flags: u16,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        match self.socket.exchange(request, flags | NLM_F_ACK, |_, _| {})? {
+            End::Done | End::Interrupted => Ok(()),
+            End::Refused(refusal) => Err(Error::Refused { what: what(), refusal }),
+        }
+    }
+
+    fn dump<T>(
+        &mut self,
+        what: &'static str,
+        request: impl Fn() -> (RouteNetlinkMessage, u16, fn(&[u8]) -> Option<T>),
+    ) -> Result<Vec<T>, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let (message, expected, parse) = request();
+            let mut found = Vec::new();
+            let end = self.socket.exchange(message, NLM_F_DUMP, |kind, payload| {
+                if kind == expected {
+                    found.extend(parse(payload));
+                }
+            })?;
+            match end {
+                End::Done => return Ok(found),
+                End::Interrupted => {}
+                // A table that never had a route does not exist; IPv6 may be switched off.
+                End::Refused(refusal)
+                    if matches!(refusal.errno, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) =>
+                {
+                    return Ok(Vec::new());
+                }
+                End::Refused(refusal) => {
+                    return Err(Error::Refused { what: format!("dump {what}"), refusal });
+                }
+            }
+        }
+        Err(Error::Interrupted(what))
+    }
+}
+
+impl Kernel for Netlink {
+    fn routes(&mut self, family: Family, table: u32) -> Result<Vec<Route>, Error> {
+        let mut routes = self.dump("routes", || {
+            let request = RouteNetlinkMessage::GetRoute(message::dump_routes(family, table));
+            (request, RTM_NEWROUTE, message::parse_route)
+        })?;
+        // A kernel that cannot filter sends more.
+        routes.retain(|route| route.key.table == table && route.key.family() == family);
+        Ok(routes)
+    }
+
+    fn links(&mut self) -> Result<Vec<Link>, Error> {
+        self.dump("links", || {
+            (RouteNetlinkMessage::GetLink(message::dump_links()), RTM_NEWLINK, message::parse_link)
+        })
+    }
+
+    fn addresses(&mut self) -> Result<Vec<Address>, Error> {
+        self.dump("addresses", || {
+            let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+            (request, RTM_NEWADDR, message::parse_address)
+        })
+    }
+
+    fn write(&mut self, changes: &[RouteChange]) -> Result<Vec<Result<(), Refusal>>, Error> {
+        self.socket.batch(changes.iter().map(route_request))
+    }
+}
+
+fn route_request(change: &RouteChange) -> (RouteNetlinkMessage, u16) {
+    match change {
+        RouteChange::Add(route) => {
+            (RouteNetlinkMessage::NewRoute(message::new_route(route)), NLM_F_CREATE | NLM_F_EXCL)
+        }
+        RouteChange::Replace(route) => {
+            (RouteNetlinkMessage::NewRoute(message::new_route(route)), NLM_F_CREATE | NLM_F_REPLACE)
+        }
+        RouteChange::Delete { key, protocol } => {
+            (RouteNetlinkMessage::DelRoute(message::delete_route(key, *protocol)), 0)
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    let bad = name.is_empty()
+        || name.len() > NAME_LENGTH
+        || name == "."
+        || name == ".."
+        || name.bytes().any(|byte| byte == b'/' || byte == b':' || byte == 0 || byte.is_ascii_whitespace());
+    if bad { Err(Error::Invalid(format!("{name:?} is no device name"))) } else { Ok(()) }
+}

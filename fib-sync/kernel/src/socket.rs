@@ -1,0 +1,276 @@
+//! One netlink socket: requests, dumps and packs of requests, with what comes back for each.
+//!
+//! The kernel answers in the order it was asked, synchronously. Every request has a sequence number of its own; in a
+//! pack only the last one asks for an acknowledgement, yet each that fails reports by its number. Where answers
+//! are lost ([`Error::Overrun`]) nothing is known about the pack, and the caller dumps.
+
+use std::io;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::error::{Error, Refusal};
+
+/// How many bytes of requests go into one send: past 16 KiB nothing is gained.
+pub(crate) const PACK: usize = 16 * 1024;
+
+/// Room for the answers to a pack in which every request fails.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+
+/// The kernel fills dump parts of up to 32 KiB.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// The kernel answers before `send` returns; only a lost answer can take this long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// How one exchange ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Acknowledged, or all parts of the dump are there.
+    Done,
+    /// The dump is complete in form, but changes came in between: not to be trusted.
+    Interrupted,
+    /// No.
+    Refused(Refusal),
+}
+
+pub(crate) struct NetlinkSocket {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Socket { what, source }
+}
+
+/// Opens a socket in the calling thread's network namespace, bound and with room to receive.
+pub(crate) fn open_socket() -> Result<(Socket, SocketAddr), Error> {
+    let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("socket"))?;
+    let address = socket.bind_auto().map_err(failed("bind"))?;
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        // Without CAP_NET_ADMIN in the first user namespace the system's limit applies.
+        socket.set_rx_buf_sz(RECEIVE_BUFFER as libc::c_int).map_err(failed("SO_RCVBUF"))?;
+    }
+    Ok((socket, address))
+}
+
+impl NetlinkSocket {
+    pub(crate) fn open() -> Result<NetlinkSocket, Error> {
+        let (socket, _) = open_socket()?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
+        socket.set_cap_ack(true).map_err(failed("NETLINK_CAP_ACK"))?;
+        socket.set_ext_ack(true).map_err(failed("NETLINK_EXT_ACK"))?;
+        socket.set_netlink_get_strict_chk(true).map_err(failed("NETLINK_GET_STRICT_CHK"))?;
+        let timeout = nix::sys::time::TimeVal::new(ANSWER_TIMEOUT.as_secs() as _, 0);
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
+            .map_err(|errno| Error::Socket { what: "SO_RCVTIMEO", source: errno.into() })?;
+        Ok(NetlinkSocket { socket, buffer: Vec::with_capacity(READ_BUFFER), sequence: 0 })
+    }
+
+    /// This socket's port, which the kernel names as the author of the events its requests cause.
+    pub(crate) fn port(&self) -> Result<u32, Error> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address).map_err(failed("getsockname"))?;
+        Ok(address.port_number())
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        // 0 is the kernel's own, for events.
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        self.sequence
+    }
+
+    /// One request with `flags` besides `NLM_F_REQUEST`; `each` gets type and payload of every part of the answer.
+    pub(crate) fn exchange(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<End, Error> {
+        let sequence = self.next_sequence();
+        let mut bytes = Vec::new();
+        encode(&mut bytes, message, flags, sequence);
+        self.send(&bytes)?;
+        let mut interrupted = false;
+        loop {
+            let mut end = None;
+            self.receive(|header, payload| {
+                if header.sequence_number != sequence {
+                    return;
+                }
+                interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
+                match header.message_type {
+                    NLMSG_ERROR | NLMSG_DONE => {
+                        end = Some(match refusal(&header, payload) {
+                            None => End::Done,
+                            Some(refusal) if refusal.errno == Errno::EINTR => End::Interrupted,
+                            Some(refusal) => End::Refused(refusal),
+                        });
+                    }
+                    kind => each(kind, payload),
+                }
+            })?;
+            match end {
+                Some(End::Done) if interrupted => return Ok(End::Interrupted),
+                Some(end) => return Ok(end),
+                None => {}
+            }
+        }
+    }
+
+    /// Sends all requests in packs; returns one result for each. `flags` besides `NLM_F_REQUEST`.
+    pub(crate) fn batch(
+        &mut self,
+        requests: impl ExactSizeIterator<Item = (RouteNetlinkMessage, u16)>,
+    ) -> Result<Vec<Result<(), Refusal>>, Error> {
+        let mut results = vec![Ok(()); requests.len()];
+        let mut requests = requests.peekable();
+        let mut pack = Vec::with_capacity(PACK + 1024);
+        let mut done = 0;
+        while requests.peek().is_some() {
+            pack.clear();
+            let first = self.sequence.wrapping_add(1).max(1);
+            let mut last = (first, 0);
+            let mut count = 0;
+            while pack.len() < PACK
+                && let Some((message, flags)) = requests.next()
+            {
+                last = (self.next_sequence(), pack.len());
+                count += 1;
+                encode(&mut pack, message, flags, last.0);
+                if last.0 == u32::MAX {
+                    // Keep the numbers of one pack in a row.
+                    break;
+                }
+            }
+            let (last, at) = last;
+            let flags = u16::from_ne_bytes([pack[at + 6], pack[at + 7]]) | NLM_F_ACK;
+            pack[at + 6..at + 8].copy_from_slice(&flags.to_ne_bytes());
+            self.send(&pack)?;
+            self.collect(first, last, &mut results[done..done + count])?;
+            done += count;
+        }
+        Ok(results)
+    }
+
+    /// Reads the answers to the pack of sequence numbers `first` to `last`.
+    fn collect(&mut self, first: u32, last: u32, results: &mut [Result<(), Refusal>]) -> Result<(), Error> {
+        let mut complete = false;
+        while !complete {
+            self.receive(|header, payload| {
+                let sequence = header.sequence_number;
+                if header.message_type != NLMSG_ERROR || !(first..=last).contains(&sequence) {
+                    return;
+                }
+                if let Some(refusal) = refusal(&header, payload)
+                    && let Some(result) = results.get_mut((sequence - first) as usize)
+                {
+                    *result = Err(refusal);
+                }
+                complete |= sequence == last;
+            })?;
+        }
+        Ok(())
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Error> {
+        loop {
+            match self.socket.send(bytes, 0) {
+                Ok(sent) if sent == bytes.len() => return Ok(()),
+                Ok(_) => return Err(failed("send")(io::ErrorKind::WriteZero.into())),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Err(Error::Overrun),
+                Err(error) => return Err(failed("send")(error)),
+            }
+        }
+    }
+
+    /// Reads one datagram and hands out its messages.
+    fn receive(&mut self, each: impl FnMut(NetlinkHeader, &[u8])) -> Result<(), Error> {
+        read_datagram(&self.socket, &mut self.buffer)?;
+        split(&self.buffer, each)
+    }
+}
+
+/// Reads one datagram into `buffer`. A full receive buffer is [`Error::Overrun`].
+pub(crate) fn read_datagram(socket: &Socket, buffer: &mut Vec<u8>) -> Result<(), Error> {
+    buffer.clear();
+    buffer.reserve(READ_BUFFER);
+    loop {
+        return match socket.recv(buffer, libc::MSG_TRUNC) {
+            Ok(length) if length > buffer.len() => {
+                Err(Error::Malformed(format!("{length} bytes in one datagram")))
+            }
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Err(Error::Overrun),
+            Err(error) => Err(failed("recv")(error)),
+        };
+    }
+}
+
+/// Hands out the messages of one datagram.
+pub(crate) fn split(datagram: &[u8], mut each: impl FnMut(NetlinkHeader, &[u8])) -> Result<(), Error> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message =
+            NetlinkBuffer::new_checked(&rest).map_err(|error| Error::Malformed(error.to_string()))?;
+        let mut header = NetlinkHeader::default();
+        header.length = message.length();
+        header.message_type = message.message_type();
+        header.flags = message.flags();
+        header.sequence_number = message.sequence_number();
+        header.port_number = message.port_number();
+        let length = header.length as usize;
+        each(header, &rest[HEADER_LENGTH..length]);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+const HEADER_LENGTH: usize = 16;
+
+fn encode(out: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags | NLM_F_REQUEST;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let start = out.len();
+    // Messages of a pack start at multiples of four bytes.
+    out.resize((start + message.buffer_len()).next_multiple_of(4), 0);
+    message.serialize(&mut out[start..]);
+}
+
+/// What an error or end-of-dump message says: `None` is success.
+fn refusal(header: &NetlinkHeader, payload: &[u8]) -> Option<Refusal> {
+    let code = payload.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
+    if code == 0 {
+        return None;
+    }
+    let errno = Errno::from_raw(code.saturating_neg());
+    if header.flags & NLM_F_ACK_TLVS == 0 {
+        return Some(Refusal::new(errno));
+    }
+    // The attributes follow the error number, and in an error the request's header too (NETLINK_CAP_ACK cuts the rest).
+    let skip = if header.message_type == NLMSG_ERROR { 4 + HEADER_LENGTH } else { 4 };
+    let message = NlasIterator::new(payload.get(skip..).unwrap_or_default())
+        .flatten()
+        .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
+        .map(|attribute| {
+            let text = attribute.value();
+            String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
+        });
+    Some(Refusal { errno, message })
+}
