@@ -5,6 +5,7 @@
 //! no async runtime, nothing of ours below it.
 
 pub mod control;
+pub mod document_set;
 pub mod fib;
 pub mod pod_store;
 pub mod resource;
