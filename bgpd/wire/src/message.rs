@@ -1,7 +1,7 @@
 //! Messages: what a session sends and receives, and what the codec must know of the session. Pure. RFC 4271 §4.
 
 use crate::header::{self, HEADER_LEN, Header, MessageType};
-use crate::{Asn, FamilySet, Notification, Open, RouteRefresh, Update, update};
+use crate::{Asn, FamilySet, Notification, Open, RouteRefresh, Update, validate};
 
 /// A decoded message.
 // An UPDATE is the message that matters, and lives on the stack for one hand-over: a box would cost more than it saves.
@@ -99,7 +99,7 @@ impl Message {
         let body = &message[HEADER_LEN..];
         Ok(match header.kind {
             MessageType::Open => Message::Open(Open::decode_body(body)?),
-            MessageType::Update => Message::Update(update::decode_body(body, context)?),
+            MessageType::Update => Message::Update(validate::update(body, context)?),
             MessageType::Notification => {
                 Message::Notification(Notification::decode_body(body).ok_or_else(|| {
                     DecodeError::new(

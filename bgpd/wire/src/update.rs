@@ -6,7 +6,7 @@ use std::fmt;
 use smallvec::SmallVec;
 
 use crate::attr::PathAttributes;
-use crate::{Family, Ipv4Prefix, Ipv6Prefix, Prefix, PrefixKey};
+use crate::{Cursor, Family, Ipv4Prefix, Ipv6Prefix, Prefix, PrefixKey};
 
 /// One prefix with the path identifier it came with (RFC 7911), 0 where ADD-PATH is not in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +81,8 @@ pub struct Announcement {
 pub enum Consequence {
     /// The attribute was taken out, the rest of the UPDATE stands.
     AttributeDiscard,
+    /// One announced prefix cannot be routed and was left out (RFC 4271 §6.3).
+    PrefixIgnored,
     /// Everything the UPDATE announced is withdrawn instead.
     TreatAsWithdraw,
 }
@@ -89,6 +91,7 @@ impl fmt::Display for Consequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Consequence::AttributeDiscard => "attribute discarded",
+            Consequence::PrefixIgnored => "prefix ignored",
             Consequence::TreatAsWithdraw => "treated as withdraw",
         })
     }
@@ -132,17 +135,25 @@ impl Update {
     }
 }
 
-/// Reads the body (after the header): so far its three lengths (RFC 7606 §3 b).
-pub(crate) fn decode_body(
-    body: &[u8],
-    _context: &crate::DecodeContext,
-) -> Result<Update, crate::DecodeError> {
-    let mut cursor = crate::Cursor::new(body);
-    let overrun =
-        || crate::DecodeError::new(crate::Notification::malformed_attribute_list(), "UPDATE: lengths");
-    for _ in 0..2 {
-        let length = cursor.u16().ok_or_else(overrun)?;
-        cursor.take(usize::from(length)).ok_or_else(overrun)?;
+/// An UPDATE cut into its three fields: the first of the two steps of decoding, which looks at lengths only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawUpdate<'a> {
+    /// Withdrawn Routes.
+    pub withdrawn: &'a [u8],
+    /// Path Attributes.
+    pub attributes: &'a [u8],
+    /// Network Layer Reachability Information.
+    pub nlri: &'a [u8],
+}
+
+impl<'a> RawUpdate<'a> {
+    /// Cuts the body (after the header). `None` if its lengths exceed the message (RFC 7606 §3 b).
+    pub fn parse(body: &'a [u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(body);
+        let length = cursor.u16()?;
+        let withdrawn = cursor.take(usize::from(length))?;
+        let length = cursor.u16()?;
+        let attributes = cursor.take(usize::from(length))?;
+        Some(RawUpdate { withdrawn, attributes, nlri: cursor.rest() })
     }
-    Ok(Update::default())
 }

@@ -4,9 +4,14 @@
 
 mod as_path;
 mod community;
+mod encode;
+mod mp;
+pub(crate) mod table;
 
 pub use as_path::{AsPath, Segment, SegmentKind, Segments};
 pub use community::{Community, ExtCommunity, LargeCommunity, ParseCommunityError};
+pub(crate) use encode::{encode_attributes, write_attribute};
+pub(crate) use mp::{MpReach, MpUnreach, next_hop4};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -92,11 +97,13 @@ pub struct Aggregator {
     pub router_id: Ipv4Addr,
 }
 
-/// An optional transitive attribute this speaker does not know: passed on as it came, marked partial (RFC 4271 §5).
+/// An optional transitive attribute this speaker does not act on: passed on as it came (RFC 4271 §5).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnknownAttribute {
     /// The attribute type code.
     pub code: u8,
+    /// Whether it goes out with the Partial bit: always, unless this speaker knows what a well-formed one looks like.
+    pub partial: bool,
     /// The value.
     pub value: Box<[u8]>,
 }
@@ -113,6 +120,52 @@ pub struct PartialFlags {
     pub ext_communities: bool,
     /// On LARGE_COMMUNITY.
     pub large_communities: bool,
+}
+
+/// Attribute type codes (IANA).
+pub mod code {
+    /// ORIGIN.
+    pub const ORIGIN: u8 = 1;
+    /// AS_PATH.
+    pub const AS_PATH: u8 = 2;
+    /// NEXT_HOP.
+    pub const NEXT_HOP: u8 = 3;
+    /// MULTI_EXIT_DISC.
+    pub const MED: u8 = 4;
+    /// LOCAL_PREF.
+    pub const LOCAL_PREF: u8 = 5;
+    /// ATOMIC_AGGREGATE.
+    pub const ATOMIC_AGGREGATE: u8 = 6;
+    /// AGGREGATOR.
+    pub const AGGREGATOR: u8 = 7;
+    /// COMMUNITIES.
+    pub const COMMUNITIES: u8 = 8;
+    /// ORIGINATOR_ID.
+    pub const ORIGINATOR_ID: u8 = 9;
+    /// CLUSTER_LIST.
+    pub const CLUSTER_LIST: u8 = 10;
+    /// MP_REACH_NLRI.
+    pub const MP_REACH_NLRI: u8 = 14;
+    /// MP_UNREACH_NLRI.
+    pub const MP_UNREACH_NLRI: u8 = 15;
+    /// EXTENDED COMMUNITIES.
+    pub const EXT_COMMUNITIES: u8 = 16;
+    /// AS4_PATH.
+    pub const AS4_PATH: u8 = 17;
+    /// AS4_AGGREGATOR.
+    pub const AS4_AGGREGATOR: u8 = 18;
+    /// IPv6 Address Specific Extended Community.
+    pub const IPV6_EXT_COMMUNITIES: u8 = 25;
+    /// LARGE_COMMUNITY.
+    pub const LARGE_COMMUNITIES: u8 = 32;
+}
+
+/// The Attribute Flags octet (RFC 4271 §4.3).
+pub(crate) mod flag {
+    pub const OPTIONAL: u8 = 0x80;
+    pub const TRANSITIVE: u8 = 0x40;
+    pub const PARTIAL: u8 = 0x20;
+    pub const EXTENDED_LENGTH: u8 = 0x10;
 }
 
 /// All attributes of a path but its prefixes: an owned value, cheap to compare, to be interned.
