@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use causeway_bgp_wire::{Asn, Capability, Family, FamilySet, Notification, Prefix, Update};
 
-use crate::config::{Config, PeerKey, PeerSettings, SessionConfig};
+use crate::config::{Config, PeerKey, PeerSettings};
 
 /// A peer's number in this speaker, given out when the peer appears, not used again while the speaker lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,12 +100,13 @@ pub enum Output {
     },
     /// The peer is gone from the configuration: end its session (Cease, Peer De-configured) and forget it.
     PeerRemoved(PeerId),
-    /// Session parameters changed: apply them, with a reset (Cease, Other Configuration Change).
-    SessionChanged {
+    /// The peer's settings changed. Its task applies them; where `settings.session` differs from what it has, with a
+    /// reset (Cease, Other Configuration Change).
+    SettingsChanged {
         /// Whose.
         peer: PeerId,
-        /// The new parameters.
-        session: Arc<SessionConfig>,
+        /// The new settings.
+        settings: Arc<PeerSettings>,
     },
     /// End the session with this NOTIFICATION; come back after `idle_for` (`None`: at the usual pace,
     /// `Some(Duration::MAX)`: only by hand).
