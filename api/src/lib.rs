@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod document_set;
+pub mod effective;
 pub mod fib;
 pub mod pod_store;
 pub mod resource;
