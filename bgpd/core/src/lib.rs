@@ -7,6 +7,7 @@ pub mod attrs;
 pub mod config;
 pub mod event;
 pub mod export;
+mod fib;
 pub mod peer;
 pub mod policy;
 pub mod rib;

@@ -3,6 +3,14 @@
 //! Owner: the speaker, the only writer. Pure. RFC 4271 §3.2 and §9.1, RFC 4456, RFC 4724, RFC 7313. What others read
 //! of it is [`BestPath`] through [`LocRib`].
 
+pub mod decision;
+pub(crate) mod next_hop;
+pub(crate) mod path;
+pub(crate) mod rules;
+pub(crate) mod slot_list;
+pub(crate) mod slots;
+pub(crate) mod tables;
+
 use std::net::Ipv4Addr;
 
 use causeway_bgp_wire::{Family, Prefix};

@@ -1,21 +1,44 @@
 //! The speaker: the one writer of all tables.
 //!
 //! Owner of the RIB, of export and of the desired FIB. Pure: inputs come with the time, outputs are polled, messages
-//! and FIB updates are pulled.
+//! and FIB updates are pulled. RFC 4271 §9, RFC 4456, RFC 4724, RFC 7313.
+//!
+//! What happens where: `import` takes UPDATEs in and decides; `session` has sessions come and go and retains paths;
+//! `restart` withholds what a start must not do yet; `configure` applies differences; `work` does what grows with a
+//! table in slices; `show` answers.
+//!
+//! How a driver runs it: after every call of [`Speaker::handle`], [`Speaker::handle_timeout`], [`Speaker::pull`] and
+//! [`Speaker::pull_fib`] it drains [`Speaker::poll_output`] and looks at [`Speaker::poll_timeout`] anew.
 
+mod configure;
+mod import;
+mod peer;
 mod query;
+mod restart;
+mod session;
+mod show;
+mod timers;
+mod work;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use causeway_bgp_wire::Prefix;
+use causeway_bgp_wire::Family;
 
-use crate::event::{FibUpdate, Input, Output, PeerId, PullState};
+use crate::config::Config;
+use crate::event::{FibUpdate, Input, LogLevel, Output, PeerId, PullState};
+use crate::export::Export;
+use crate::fib::DesiredFib;
+use crate::rib::tables::Rib;
 
+use peer::Peer;
 pub use query::{
     Counters, Cursor, Direction, FamilyCounters, PeerFamilyView, PeerView, Query, RouteView, Via,
 };
+use timers::{Timer, Timers};
 
 /// How the speaker starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,61 +52,181 @@ pub struct StartMode {
 
 /// The speaker.
 pub struct Speaker {
+    mode: StartMode,
+    start: Instant,
+    /// The time of the latest call.
+    now: Instant,
+    config: Option<Arc<Config>>,
+    peers: BTreeMap<PeerId, Peer>,
+    next_peer: u32,
+    rib: Rib,
+    export: Export,
+    fib: DesiredFib,
+    /// This speaker's addresses, each with how often it is one: in the configuration, and per session.
+    own_addresses: BTreeMap<IpAddr, u32>,
+    timers: Timers,
+    work: VecDeque<work::Work>,
     outputs: VecDeque<Output>,
+    /// Route selection of the family waits (RFC 4724 §4.1).
+    deferred: [bool; Family::COUNT],
+    /// It waits no longer, but is not all done yet.
+    releasing: [bool; Family::COUNT],
+    /// The family's start is over: the FIB's end mark may be sent.
+    settled: [bool; Family::COUNT],
+    restart_deadline: Option<Instant>,
+    /// Prefixes with a best path.
+    best: [u64; Family::COUNT],
+    decisions: u64,
+    updates_received: u64,
 }
 
 impl Speaker {
     /// A speaker without configuration.
-    pub fn new(_now: Instant, _mode: StartMode) -> Self {
-        Speaker { outputs: VecDeque::new() }
+    pub fn new(now: Instant, mode: StartMode) -> Self {
+        Speaker {
+            mode,
+            start: now,
+            now,
+            config: None,
+            peers: BTreeMap::new(),
+            next_peer: 1,
+            rib: Rib::new(mode.fib),
+            export: Export::new(),
+            fib: DesiredFib::new(),
+            own_addresses: BTreeMap::new(),
+            timers: Timers::default(),
+            work: VecDeque::new(),
+            outputs: VecDeque::new(),
+            deferred: [false; Family::COUNT],
+            releasing: [false; Family::COUNT],
+            settled: [false; Family::COUNT],
+            restart_deadline: None,
+            best: [0; Family::COUNT],
+            decisions: 0,
+            updates_received: 0,
+        }
     }
 
     /// Takes one input in.
-    pub fn handle(&mut self, _now: Instant, _input: Input) {}
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        self.now = now;
+        match input {
+            Input::Configure(config) => self.configure(now, config),
+            Input::DynamicPeer { address } => self.dynamic_peer(address),
+            Input::DynamicPeerGone(peer) => {
+                if self.peers.get(&peer).is_some_and(|peer| peer.dynamic) {
+                    self.remove_peer(peer);
+                }
+            }
+            Input::SessionUp { peer, session } => self.session_up(now, peer, session),
+            Input::SessionDown { peer, down } => self.session_down(now, peer, down),
+            Input::Update { peer, update } => self.update(now, peer, *update),
+            Input::RouteRefresh { peer, family, kind } => self.route_refresh(now, peer, family, kind),
+            Input::SoftIn(peer) => self.soft_in(peer),
+            Input::SoftOut(peer) => self.soft_out(peer),
+            Input::NextHop { address, state } => {
+                if let Some(id) = self.rib.next_hops.answer(address, state) {
+                    self.next_hop_changed(id);
+                }
+                self.check_restart(now);
+            }
+            Input::FibConnected => self.fib.connected(),
+            Input::FibLost => self.fib.lost(),
+            Input::FibStatus { prefix, generation, status } => self.fib.status(prefix, generation, status),
+        }
+    }
+
+    /// Judges what a peer sent anew, and asks it to send it again where it can.
+    fn soft_in(&mut self, id: PeerId) {
+        self.finish_work_of(id);
+        self.start_reimport(id);
+        let Some(session) = self.peers.get(&id).and_then(|peer| peer.session.as_ref()) else { return };
+        if session.route_refresh {
+            for family in session.families.iter() {
+                self.outputs.push_back(Output::RequestRefresh { peer: id, family });
+            }
+        }
+    }
+
+    fn soft_out(&mut self, id: PeerId) {
+        let Some(session) = self.peers.get(&id).and_then(|peer| peer.session.clone()) else { return };
+        for family in session.families.iter() {
+            self.export.refresh(id, family, session.enhanced_refresh);
+        }
+    }
+
+    fn log(&mut self, level: LogLevel, peer: PeerId, text: String) {
+        self.outputs.push_back(Output::Log { level, peer: Some(peer), text });
+    }
 
     /// What is to be done next.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        if let Some(peer) = self.export.poll_stuck() {
+            self.stuck(peer);
+            return self.outputs.pop_front();
+        }
+        if let Some(peer) = self.export.poll_wake() {
+            return Some(Output::Wake(peer));
+        }
+        if let Some(text) = self.export.poll_warning() {
+            return Some(Output::Log { level: LogLevel::Warn, peer: None, text });
+        }
+        self.fib.poll_wake().then_some(Output::WakeFib)
     }
 
     /// When [`Speaker::handle_timeout`] wants to be called. May lie in the past: there is work left over, which is
     /// done in slices so that inputs come in between.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        if self.work.is_empty() { self.timers.next() } else { Some(self.now) }
     }
 
     /// Does what is due, one slice of it.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Restart => self.check_restart(now),
+                Timer::Stale(peer) => {
+                    self.finish_work_of(peer);
+                    Family::all().into_iter().for_each(|family| self.flush_stale(peer, family));
+                }
+                Timer::Refresh(id, family) => {
+                    self.finish_work_of(id);
+                    if let Some(peer) = self.peers.get_mut(&id) {
+                        peer.families[family.index()].refreshing = false;
+                    }
+                    self.flush_stale(id, family);
+                }
+                Timer::Settled(id) => {
+                    if let Some(peer) = self.peers.get_mut(&id) {
+                        peer.families.iter_mut().for_each(|family| family.settled = true);
+                    }
+                    self.check_restart(now);
+                }
+            }
+        }
+        self.work_slice();
+    }
 
     /// Messages for a peer, up to about `max_bytes` of them.
-    pub fn pull(&mut self, _peer: PeerId, _max_bytes: usize, _out: &mut Vec<Bytes>) -> PullState {
-        PullState::Drained
+    pub fn pull(&mut self, peer: PeerId, max_bytes: usize, out: &mut Vec<Bytes>) -> PullState {
+        self.export.pull(peer, max_bytes, out)
     }
 
-    /// FIB updates, up to about `max_items` of them.
-    pub fn pull_fib(&mut self, _max_items: usize, _out: &mut Vec<FibUpdate>) -> PullState {
-        PullState::Drained
-    }
-
-    /// Every peer, in the order of their numbers.
-    pub fn peers(&self) -> Vec<PeerView> {
-        Vec::new()
-    }
-
-    /// The next rows of an answer: looks at no more than `limit` table entries, so fewer rows, or none, do not mean
-    /// the end; [`Cursor::is_done`] does.
-    pub fn walk(&self, _query: &Query, cursor: &mut Cursor, _limit: usize) -> Vec<RouteView> {
-        cursor.done = true;
-        Vec::new()
-    }
-
-    /// Every path of one prefix, best first, with the reason each of them won or lost.
-    pub fn explain(&self, _prefix: &Prefix) -> Vec<RouteView> {
-        Vec::new()
-    }
-
-    /// Counts for metrics.
-    pub fn counters(&self) -> Counters {
-        Counters::default()
+    /// FIB updates, up to about `max_items` of them. A snapshot's beginning makes the other end forget which next
+    /// hops are watched, so they are asked for again right behind it.
+    pub fn pull_fib(&mut self, max_items: usize, out: &mut Vec<FibUpdate>) -> PullState {
+        let from = out.len();
+        let state = self.fib.pull(max_items, out);
+        if out[from..].contains(&FibUpdate::Begin) {
+            self.outputs.extend(self.rib.next_hops.addresses().map(Output::WatchNextHop));
+        }
+        state
     }
 }
+
+#[cfg(test)]
+mod tests;

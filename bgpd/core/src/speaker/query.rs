@@ -44,12 +44,11 @@ pub struct Query {
 pub struct Cursor {
     /// Index of the family in [`Family::all`].
     pub(crate) family: usize,
-    /// Index of the peer among those asked for (advertised only).
+    /// Number of the peer (advertised only).
     pub(crate) peer: usize,
-    /// The next table slot, or position in the peer's list.
+    /// The next slot of the table, or of the peer's.
     pub(crate) position: usize,
-    /// The last prefix handed out (advertised only).
-    pub(crate) after: Option<Prefix>,
+    /// At the end.
     pub(crate) done: bool,
 }
 

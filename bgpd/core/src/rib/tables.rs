@@ -1,0 +1,273 @@
+//! The tables of both families and what the decision needs to know beside them.
+//!
+//! Owner: the speaker. Pure. Code over a table is written once, for any [`Tabled`] key.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use causeway_bgp_wire::{Asn, Family, Ipv4Prefix, Ipv6Prefix, Prefix, PrefixKey};
+use smallvec::SmallVec;
+
+use super::decision::{Candidate, Fate, explain, reason, select};
+use super::next_hop::NextHops;
+use super::path::{Import, LOCAL, NOBODY, Path, Paths};
+use super::rules::{Check, RuleNames};
+use super::slots::Slots;
+use super::{BestPath, LocRib, SessionKind, Source};
+use crate::attrs::Interner;
+use crate::event::PeerId;
+
+/// What a table holds of a prefix.
+pub(crate) struct Entry {
+    /// Its paths, refused ones included.
+    pub(crate) paths: Paths,
+    /// Whose path is best, or [`NOBODY`].
+    pub(crate) best: PeerId,
+}
+
+impl Entry {
+    pub(crate) fn new() -> Self {
+        Entry { paths: Paths::None, best: NOBODY }
+    }
+}
+
+/// The table of a family.
+pub(crate) type Table<K> = Slots<K, Entry>;
+
+/// One table a family.
+pub(crate) struct Tables {
+    v4: Table<Ipv4Prefix>,
+    v6: Table<Ipv6Prefix>,
+}
+
+/// A prefix type with a table of its own.
+pub(crate) trait Tabled: PrefixKey {
+    fn table(tables: &Tables) -> &Table<Self>;
+    fn table_mut(tables: &mut Tables) -> &mut Table<Self>;
+}
+
+impl Tabled for Ipv4Prefix {
+    fn table(tables: &Tables) -> &Table<Self> {
+        &tables.v4
+    }
+
+    fn table_mut(tables: &mut Tables) -> &mut Table<Self> {
+        &mut tables.v4
+    }
+}
+
+impl Tabled for Ipv6Prefix {
+    fn table(tables: &Tables) -> &Table<Self> {
+        &tables.v6
+    }
+
+    fn table_mut(tables: &mut Tables) -> &mut Table<Self> {
+        &mut tables.v6
+    }
+}
+
+/// Calls a function that is generic over the key with the key type of a family.
+macro_rules! for_family {
+    ($family:expr, $key:ident => $body:expr) => {
+        match $family {
+            ::causeway_bgp_wire::Family::Ipv4Unicast => {
+                type $key = ::causeway_bgp_wire::Ipv4Prefix;
+                $body
+            }
+            ::causeway_bgp_wire::Family::Ipv6Unicast => {
+                type $key = ::causeway_bgp_wire::Ipv6Prefix;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use for_family;
+
+/// What the decision and export look at of a peer: that of its session or, while it is down, of the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerFacts {
+    pub(crate) id: PeerId,
+    pub(crate) kind: SessionKind,
+    pub(crate) client: bool,
+    pub(crate) router_id: Ipv4Addr,
+    pub(crate) address: IpAddr,
+    pub(crate) remote_as: Asn,
+}
+
+impl PeerFacts {
+    fn source(&self) -> Source {
+        Source::Peer { id: self.id, kind: self.kind, client: self.client, router_id: self.router_id }
+    }
+}
+
+/// Outcome of a decision.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// Whose path is best, or [`NOBODY`].
+    pub(crate) best: PeerId,
+    /// Next hops of the equal paths, sorted, without duplicates; empty for an own prefix.
+    pub(crate) next_hops: SmallVec<[IpAddr; 2]>,
+}
+
+/// The RIB.
+pub(crate) struct Rib {
+    pub(crate) tables: Tables,
+    pub(crate) peers: BTreeMap<PeerId, PeerFacts>,
+    pub(crate) next_hops: NextHops,
+    pub(crate) interner: Interner,
+    pub(crate) rules: RuleNames,
+    /// At most this many equal paths are installed.
+    pub(crate) max_paths: usize,
+}
+
+/// Stands in for the facts of an own path.
+const OWN: PeerFacts = PeerFacts {
+    id: LOCAL,
+    kind: SessionKind::Ibgp,
+    client: false,
+    router_id: Ipv4Addr::UNSPECIFIED,
+    address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    remote_as: Asn(0),
+};
+
+impl Rib {
+    pub(crate) fn new(resolve: bool) -> Self {
+        Rib {
+            tables: Tables { v4: Slots::new(), v6: Slots::new() },
+            peers: BTreeMap::new(),
+            next_hops: NextHops::new(resolve),
+            interner: Interner::new(),
+            rules: RuleNames::new(),
+            max_paths: 1,
+        }
+    }
+
+    /// IGP cost of an eligible path (RFC 4271 §9.1.2); `None` where it is not eligible.
+    fn cost(&self, path: &Path) -> Option<u32> {
+        match path.import {
+            Import::Refused => None,
+            Import::Accepted if path.peer == LOCAL => Some(0),
+            Import::Accepted => self.next_hops.get(path.next_hop)?.cost(),
+        }
+    }
+
+    fn candidate<'a>(&self, path: &'a Path) -> Option<Candidate<'a>> {
+        let igp_cost = self.cost(path)?;
+        let facts = if path.peer == LOCAL { &OWN } else { self.peers.get(&path.peer)? };
+        Some(Candidate {
+            attrs: path.attrs(),
+            local: path.peer == LOCAL,
+            kind: facts.kind,
+            igp_cost,
+            router_id: facts.router_id,
+            address: facts.address,
+            peer: path.peer,
+        })
+    }
+
+    /// Decides between the paths of a prefix.
+    pub(crate) fn decide(&self, paths: &[Path]) -> Decision {
+        let mut next_hops = SmallVec::new();
+        let mut add = |path: &Path| {
+            if let Some(entry) = self.next_hops.get(path.next_hop) {
+                next_hops.push(entry.address);
+            }
+        };
+        let best = match paths {
+            [] => NOBODY,
+            [path] => match self.cost(path) {
+                Some(_) => {
+                    add(path);
+                    path.peer
+                }
+                None => NOBODY,
+            },
+            _ => {
+                let (eligible, candidates) = self.candidates(paths);
+                match select(&candidates, self.max_paths) {
+                    Some(selection) => {
+                        selection.equal.iter().for_each(|index| add(&paths[eligible[*index]]));
+                        paths[eligible[selection.best]].peer
+                    }
+                    None => NOBODY,
+                }
+            }
+        };
+        if next_hops.len() > 1 {
+            next_hops.sort_unstable();
+            next_hops.dedup();
+        }
+        Decision { best, next_hops }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn candidates<'a>(&self, paths: &'a [Path]) -> (SmallVec<[usize; 8]>, SmallVec<[Candidate<'a>; 8]>) {
+        paths
+            .iter()
+            .enumerate()
+            .filter_map(|(index, path)| self.candidate(path).map(|candidate| (index, candidate)))
+            .unzip()
+    }
+
+    /// For each path: whether it is among the equal ones that are installed, and why it won or lost.
+    pub(crate) fn reasons(&self, paths: &[Path]) -> Vec<(bool, String)> {
+        let mut reasons: Vec<(bool, String)> = paths
+            .iter()
+            .map(|path| match path.import {
+                Import::Refused => (false, format!("refused: {}", self.rules.name(path.rule))),
+                Import::Accepted => {
+                    let why = self.next_hops.get(path.next_hop).and_then(|entry| entry.why_not());
+                    (false, why.unwrap_or_default())
+                }
+            })
+            .collect();
+        let (eligible, candidates) = self.candidates(paths);
+        let Some((selection, fates)) = explain(&candidates, self.max_paths) else { return reasons };
+        for (index, at) in eligible.into_iter().enumerate() {
+            let equal = selection.equal.contains(&index);
+            let mut words = reason(&candidates, &fates, index);
+            if equal && !matches!(fates[index], Fate::Best(_)) {
+                words = format!("equal, installed beside the best; {words}");
+            }
+            reasons[at] = (equal, words);
+        }
+        reasons
+    }
+
+    fn source(&self, path: &Path) -> Option<Source> {
+        if path.peer == LOCAL {
+            Some(Source::Local { export: path.rule == RuleNames::check(Check::Own) })
+        } else {
+            self.peers.get(&path.peer).map(PeerFacts::source)
+        }
+    }
+
+    /// The best path of an entry, as its last decision has it.
+    pub(crate) fn best_of(&self, entry: &Entry) -> Option<BestPath> {
+        if entry.best == NOBODY {
+            return None;
+        }
+        let path = entry.paths.of(entry.best)?;
+        Some(BestPath { attrs: path.attrs().clone(), source: self.source(path)? })
+    }
+}
+
+impl LocRib for Rib {
+    fn for_each_best(&self, family: Family, f: &mut dyn FnMut(Prefix, &BestPath)) {
+        for_family!(family, K => {
+            for (_, key, entry) in K::table(&self.tables).iter() {
+                if let Some(best) = self.best_of(entry) {
+                    f(key.into(), &best);
+                }
+            }
+        })
+    }
+
+    fn best(&self, prefix: &Prefix) -> Option<BestPath> {
+        for_family!(prefix.family(), K => {
+            let table = K::table(&self.tables);
+            let (_, entry) = table.get(table.find(&K::from_prefix(*prefix)?)?)?;
+            self.best_of(entry)
+        })
+    }
+}

@@ -1,0 +1,421 @@
+//! What comes in: withdrawals, announcements, and the decision each of them leads to.
+//!
+//! RFC 4271 §9 and §9.1, RFC 4456 §8 (loops), RFC 4724 §4.2 (End-of-RIB), RFC 7313 (refresh marks). Withdrawals of an
+//! UPDATE take effect before its announcements.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use causeway_bgp_wire::{Cease, Family, NlriList, Notification, PathAttributes, Prefix, Update};
+
+use super::Speaker;
+use super::timers::Timer;
+use super::work::Task;
+use crate::attrs::AttrSet;
+use crate::event::{LogLevel, Output, PeerId, RefreshKind};
+use crate::policy::{ImportPolicy, PolicyContext};
+use crate::rib::SessionKind;
+use crate::rib::next_hop::{NextHops, Watch};
+use crate::rib::path::{Import, LOCAL, NOBODY, NextHopId, Path};
+use crate::rib::rules::{Check, RuleNames};
+use crate::rib::tables::{Entry, Tabled};
+
+/// Stale paths of a refresh that was begun and never ended go after this long (RFC 7313 §4).
+const REFRESH_TIME: Duration = Duration::from_secs(600);
+
+/// What all prefixes of an announcement have in common.
+struct Incoming {
+    peer: PeerId,
+    ebgp: bool,
+    policy: Arc<ImportPolicy>,
+    received: AttrSet,
+    /// A check that refuses the attributes whatever the prefix.
+    check: Option<Check>,
+    epoch: u8,
+    since: u32,
+}
+
+impl Speaker {
+    pub(super) fn update(&mut self, now: Instant, id: PeerId, update: Update) {
+        self.finish_work_of(id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.session.is_none() || peer.over_limit {
+            return;
+        }
+        peer.updates_received += 1;
+        self.updates_received += 1;
+        for list in &update.withdrawn {
+            match list {
+                NlriList::V4(list) => list.iter().for_each(|nlri| self.withdraw(nlri.prefix, id)),
+                NlriList::V6(list) => list.iter().for_each(|nlri| self.withdraw(nlri.prefix, id)),
+            }
+        }
+        let mut touched = [false; Family::COUNT];
+        for announcement in update.announced {
+            let family = announcement.nlri.family();
+            touched[family.index()] = true;
+            let received = self.rib.interner.intern(announcement.attributes);
+            let Some(incoming) = self.incoming(now, id, family, received) else { return };
+            match &announcement.nlri {
+                NlriList::V4(list) => list.iter().for_each(|nlri| self.announce(&incoming, nlri.prefix)),
+                NlriList::V6(list) => list.iter().for_each(|nlri| self.announce(&incoming, nlri.prefix)),
+            }
+        }
+        for family in Family::all() {
+            if touched[family.index()] {
+                self.check_limit(id, family);
+            }
+        }
+        if let Some(family) = update.end_of_rib {
+            self.end_of_rib(now, id, family);
+        }
+    }
+
+    fn incoming(&self, now: Instant, id: PeerId, family: Family, received: AttrSet) -> Option<Incoming> {
+        let peer = self.peers.get(&id)?;
+        let facts = self.rib.peers.get(&id)?;
+        Some(Incoming {
+            peer: id,
+            ebgp: facts.kind == SessionKind::Ebgp,
+            policy: peer.settings.import.clone(),
+            check: self.check(id, &received),
+            received,
+            epoch: peer.families[family.index()].epoch,
+            since: self.seconds(now),
+        })
+    }
+
+    /// What refuses these attributes before any policy: loops of AS and of reflection.
+    fn check(&self, id: PeerId, attrs: &PathAttributes) -> Option<Check> {
+        let config = self.config.as_ref()?;
+        let peer = self.peers.get(&id)?;
+        let session_as = peer.session.as_ref().map_or(peer.settings.session.local_as, |info| info.local_as);
+        let allowed = usize::from(peer.settings.allowed_local_as);
+        // Each of the numbers this speaker is known by may stand as often as allowed, and no more.
+        if attrs.as_path.count(config.local_as) > allowed
+            || (session_as != config.local_as && attrs.as_path.count(session_as) > allowed)
+        {
+            return Some(Check::AsLoop);
+        }
+        if attrs
+            .originator_id
+            .is_some_and(|id| id == config.router_id || id == peer.settings.session.router_id)
+        {
+            return Some(Check::OwnOriginatorId);
+        }
+        let cluster_id = config.cluster_id.unwrap_or(config.router_id);
+        attrs.cluster_list.contains(&cluster_id).then_some(Check::ClusterLoop)
+    }
+
+    fn announce<K: Tabled>(&mut self, incoming: &Incoming, key: K) {
+        let slot = K::table_mut(&mut self.rib.tables).find_or_insert_with(key, Entry::new);
+        let path = self.judge(incoming, key.into());
+        self.place::<K>(slot, path);
+    }
+
+    /// What import makes of a path.
+    fn judge(&mut self, incoming: &Incoming, prefix: Prefix) -> Path {
+        let mut path = Path {
+            peer: incoming.peer,
+            since: incoming.since,
+            received: incoming.received.clone(),
+            imported: None,
+            next_hop: NextHopId::NONE,
+            rule: RuleNames::check(Check::Other),
+            import: Import::Refused,
+            epoch: incoming.epoch,
+        };
+        if let Some(check) = incoming.check {
+            path.rule = RuleNames::check(check);
+            return path;
+        }
+        let context = PolicyContext { ebgp: incoming.ebgp, own: false };
+        let verdict = incoming.policy.evaluate(&prefix, &incoming.received, &context);
+        path.rule = self.rib.rules.id(&verdict.rule);
+        if verdict.accept {
+            path.import = Import::Accepted;
+            path.imported = verdict
+                .changed
+                .map(|changed| self.rib.interner.intern(changed))
+                .filter(|changed| *changed != incoming.received);
+            path.next_hop = self.next_hop(NextHops::address_of(&path.attrs().next_hop));
+        }
+        path
+    }
+
+    /// Puts a path into its slot, in the place of what the peer sent before, and decides.
+    fn place<K: Tabled>(&mut self, slot: u32, path: Path) {
+        let id = path.peer;
+        let family = K::FAMILY.index();
+        let (next_hop, epoch, accepted) = (path.next_hop, path.epoch, path.import == Import::Accepted);
+        let Some((_, entry)) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
+        let old = match entry.paths.of_mut(id) {
+            Some(old) => {
+                let was = (old.next_hop, old.epoch, old.import == Import::Accepted);
+                if old.received == path.received
+                    && old.imported == path.imported
+                    && (old.import, old.rule, old.next_hop) == (path.import, path.rule, path.next_hop)
+                {
+                    old.epoch = epoch;
+                    if let Some(peer) = self.peers.get_mut(&id)
+                        && was.1 != epoch
+                    {
+                        peer.families[family].fresh += 1;
+                    }
+                    return;
+                }
+                *old = path;
+                Some(was)
+            }
+            None => {
+                entry.paths.push(path);
+                None
+            }
+        };
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let counts = &mut peer.families[family];
+            let current = counts.epoch;
+            counts.accepted += u32::from(accepted);
+            counts.fresh += u32::from(epoch == current);
+            match old {
+                None => {
+                    let table = K::table(&self.rib.tables);
+                    counts.slots.add(slot, |slot| {
+                        table.get(slot).is_some_and(|(_, entry)| entry.paths.of(id).is_some())
+                    });
+                }
+                Some((_, epoch, accepted)) => {
+                    counts.accepted -= u32::from(accepted);
+                    counts.fresh = counts.fresh.saturating_sub(u32::from(epoch == current));
+                }
+            }
+        }
+        let old_next_hop = old.map_or(NextHopId::NONE, |(next_hop, _, _)| next_hop);
+        if old_next_hop != next_hop {
+            let table = K::table(&self.rib.tables);
+            if let Some(used) = self.rib.next_hops.entry_mut(next_hop) {
+                used.users[family].add(slot, |slot| {
+                    table.get(slot).is_some_and(|(_, entry)| {
+                        entry.paths.as_slice().iter().any(|path| path.next_hop == next_hop)
+                    })
+                });
+            }
+            self.leave_next_hop(old_next_hop, K::FAMILY);
+        }
+        self.decide::<K>(slot, Some(id));
+    }
+
+    fn next_hop(&mut self, address: IpAddr) -> NextHopId {
+        let own = &self.own_addresses;
+        let (id, watch) = self.rib.next_hops.acquire(address, |address| own.contains_key(&address));
+        self.watch(watch);
+        id
+    }
+
+    /// A path stopped using the next hop.
+    fn leave_next_hop(&mut self, id: NextHopId, family: Family) {
+        if let Some(entry) = self.rib.next_hops.entry_mut(id) {
+            entry.users[family.index()].removed();
+            let watch = self.rib.next_hops.release(id);
+            self.watch(watch);
+        }
+    }
+
+    fn watch(&mut self, watch: Option<Watch>) {
+        match watch {
+            Some(Watch::Start(address)) => self.outputs.push_back(Output::WatchNextHop(address)),
+            Some(Watch::Stop(address)) => self.outputs.push_back(Output::UnwatchNextHop(address)),
+            None => {}
+        }
+    }
+
+    pub(super) fn withdraw<K: Tabled>(&mut self, key: K, id: PeerId) {
+        if let Some(slot) = K::table(&self.rib.tables).find(&key) {
+            self.take_out::<K>(slot, id, |_, _| true);
+        }
+    }
+
+    /// Takes the path of a peer out of a slot if `condition` holds of it and of the peer's present epoch.
+    pub(super) fn take_out<K: Tabled>(
+        &mut self,
+        slot: u32,
+        id: PeerId,
+        condition: impl Fn(&Path, u8) -> bool,
+    ) {
+        let family = K::FAMILY.index();
+        let epoch = self.peers.get(&id).map_or(0, |peer| peer.families[family].epoch);
+        let Some((_, entry)) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
+        if !entry.paths.of(id).is_some_and(|path| condition(path, epoch)) {
+            return;
+        }
+        let Some(path) = entry.paths.remove(id) else { return };
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let counts = &mut peer.families[family];
+            counts.slots.removed();
+            counts.accepted -= u32::from(path.import == Import::Accepted);
+            counts.fresh = counts.fresh.saturating_sub(u32::from(path.epoch == epoch));
+        }
+        self.leave_next_hop(path.next_hop, K::FAMILY);
+        self.decide::<K>(slot, Some(id));
+    }
+
+    /// Judges the path of a peer anew from what was received.
+    pub(super) fn reimport<K: Tabled>(&mut self, slot: u32, id: PeerId) {
+        let Some((key, entry)) = K::table(&self.rib.tables).get(slot) else { return };
+        let Some(path) = entry.paths.of(id) else { return };
+        let (received, since, epoch) = (path.received.clone(), path.since, path.epoch);
+        if let Some(incoming) = self.incoming(self.now, id, K::FAMILY, received) {
+            let path = self.judge(&Incoming { since, epoch, ..incoming }, key.into());
+            self.place::<K>(slot, path);
+        }
+    }
+
+    /// Puts an own path into the table.
+    pub(super) fn originate<K: Tabled>(&mut self, key: K, attributes: PathAttributes, check: Check) {
+        let received = self.rib.interner.intern(attributes);
+        let slot = K::table_mut(&mut self.rib.tables).find_or_insert_with(key, Entry::new);
+        self.place::<K>(
+            slot,
+            Path {
+                peer: LOCAL,
+                since: self.seconds(self.now),
+                received,
+                imported: None,
+                next_hop: NextHopId::NONE,
+                rule: RuleNames::check(check),
+                import: Import::Accepted,
+                epoch: 0,
+            },
+        );
+    }
+
+    /// Decides a prefix anew and tells export and the FIB. `touched` is whose path changed: where that one stays
+    /// best, export hears of it all the same.
+    pub(super) fn decide<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>) {
+        let Some((key, entry)) = K::table(&self.rib.tables).get(slot) else { return };
+        if self.deferred[K::FAMILY.index()] {
+            if entry.paths.is_empty() {
+                K::table_mut(&mut self.rib.tables).remove(slot);
+            }
+            return;
+        }
+        self.decisions += 1;
+        let decision = self.rib.decide(entry.paths.as_slice());
+        let (old, gone) = (entry.best, entry.paths.is_empty());
+        let prefix: Prefix = key.into();
+        if self.mode.fib && (old != NOBODY || decision.best != NOBODY) {
+            if decision.next_hops.is_empty() {
+                self.fib.unwant(prefix);
+            } else {
+                self.fib.want(prefix, &decision.next_hops);
+            }
+        }
+        let changed = decision.best != old || (decision.best != NOBODY && touched == Some(decision.best));
+        if changed {
+            let best = &mut self.best[K::FAMILY.index()];
+            *best += u64::from(decision.best != NOBODY);
+            *best -= u64::from(old != NOBODY);
+            if let Some((_, entry)) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
+                entry.best = decision.best;
+            }
+            let best = K::table(&self.rib.tables).get(slot).and_then(|(_, entry)| self.rib.best_of(entry));
+            self.export.route_changed(prefix, best.as_ref());
+        }
+        if gone {
+            K::table_mut(&mut self.rib.tables).remove(slot);
+        }
+    }
+
+    /// Ends the session of a peer that sent more than it may, warns near the limit.
+    pub(super) fn check_limit(&mut self, id: PeerId, family: Family) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let limits = peer.settings.max_prefixes;
+        let Some(limit) = limits.limit(family) else { return };
+        let counts = &mut peer.families[family.index()];
+        let received = counts.slots.live() as u64;
+        if received > u64::from(limit) && peer.session.is_some() && !peer.over_limit {
+            peer.over_limit = true;
+            self.log(LogLevel::Warn, id, format!("{received} {family} prefixes received, {limit} allowed"));
+            self.outputs.push_back(Output::ResetSession {
+                peer: id,
+                notification: Notification::maximum_prefixes(family, limit),
+                idle_for: Some(limits.restart_after.unwrap_or(Duration::MAX)),
+            });
+        } else if let Some(percent) = limits.warn_at {
+            let near = received * 100 >= u64::from(limit) * u64::from(percent);
+            let warn = near && !counts.warned;
+            counts.warned = near;
+            if warn {
+                let text =
+                    format!("{received} {family} prefixes received: {percent} % of the {limit} allowed");
+                self.log(LogLevel::Warn, id, text);
+            }
+        }
+    }
+
+    /// A member of an update group fell too far behind.
+    pub(super) fn stuck(&mut self, id: PeerId) {
+        self.log(LogLevel::Warn, id, "too far behind what it is owed".to_owned());
+        self.outputs.push_back(Output::ResetSession {
+            peer: id,
+            notification: Notification::cease(Cease::OutOfResources),
+            idle_for: None,
+        });
+    }
+
+    /// RFC 4724 §4.2: what is still stale at End-of-RIB goes.
+    fn end_of_rib(&mut self, now: Instant, id: PeerId, family: Family) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let counts = &mut peer.families[family.index()];
+        counts.settled = true;
+        let refreshing = std::mem::take(&mut counts.refreshing);
+        if refreshing {
+            // RFC 7313 §4 forbids a refresh before End-of-RIB; this one's stale paths go with the others.
+            self.timers.cancel(Timer::Refresh(id, family));
+        }
+        self.flush_stale(id, family);
+        self.check_restart(now);
+    }
+
+    /// Flushes what is left of an earlier epoch.
+    pub(super) fn flush_stale(&mut self, id: PeerId, family: Family) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let counts = &peer.families[family.index()];
+        if counts.stale() > 0 {
+            let slots = counts.slots.ids().to_vec();
+            self.start(Task::FlushStale(id), family, slots);
+        }
+        let stale = |peer: &super::Peer| peer.families.iter().any(|counts| counts.stale() > 0);
+        if !self.peers.get(&id).is_some_and(stale) {
+            self.timers.cancel(Timer::Stale(id));
+        }
+    }
+
+    pub(super) fn route_refresh(&mut self, now: Instant, id: PeerId, family: Family, kind: RefreshKind) {
+        self.finish_work_of(id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(session) = peer.session.as_ref().filter(|info| info.families.contains(family)) else {
+            return;
+        };
+        let counts = &mut peer.families[family.index()];
+        match kind {
+            RefreshKind::Request => {
+                let enhanced = session.enhanced_refresh;
+                self.export.refresh(id, family, enhanced);
+            }
+            RefreshKind::Begin if session.enhanced_refresh => {
+                counts.new_epoch();
+                counts.refreshing = true;
+                self.timers.set(Timer::Refresh(id, family), now + REFRESH_TIME);
+            }
+            RefreshKind::End if counts.refreshing => {
+                counts.refreshing = false;
+                self.timers.cancel(Timer::Refresh(id, family));
+                self.flush_stale(id, family);
+            }
+            // Marks that were not agreed on, or an end without a beginning: ignored (RFC 7313 §4).
+            RefreshKind::Begin | RefreshKind::End => {}
+        }
+    }
+}

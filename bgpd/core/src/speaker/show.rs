@@ -1,0 +1,320 @@
+//! Answers: routes, peers, counters.
+//!
+//! Reads only. A walk looks at a bounded number of table entries at a time; a prefix's fates are worked out when they
+//! are asked for, by the same decision that ran when it was made.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use causeway_bgp_wire::{Family, Prefix};
+
+use super::query::{
+    Counters, Cursor, Direction, FamilyCounters, PeerFamilyView, PeerView, Query, RouteView, Via,
+};
+use super::{Peer, Speaker};
+use crate::attrs::AttrSet;
+use crate::event::{NextHopState, PeerId};
+use crate::rib::path::{Import, LOCAL, NOBODY, Path};
+use crate::rib::tables::{Entry, Tabled, for_family};
+
+impl Query {
+    fn wants(&self, prefix: &Prefix) -> bool {
+        match &self.prefix {
+            None => true,
+            Some(wanted) if self.longer => wanted.contains(prefix),
+            Some(wanted) => wanted == prefix,
+        }
+    }
+
+    fn wants_family(&self, family: Family) -> bool {
+        self.family.is_none_or(|wanted| wanted == family)
+            && self.prefix.is_none_or(|prefix| prefix.family() == family)
+    }
+}
+
+impl Speaker {
+    /// Every peer, in the order of their numbers.
+    pub fn peers(&self) -> Vec<PeerView> {
+        self.peers.iter().map(|(id, peer)| self.peer_view(*id, peer)).collect()
+    }
+
+    /// One peer.
+    pub fn peer(&self, id: PeerId) -> Option<PeerView> {
+        self.peers.get(&id).map(|peer| self.peer_view(id, peer))
+    }
+
+    fn peer_view(&self, id: PeerId, peer: &Peer) -> PeerView {
+        let family = |family: Family| {
+            let counts = &peer.families[family.index()];
+            PeerFamilyView {
+                received: counts.slots.live() as u64,
+                accepted: u64::from(counts.accepted),
+                stale: counts.stale() as u64,
+                advertised: self.export.advertised_count(id, family),
+            }
+        };
+        PeerView {
+            id,
+            key: peer.key,
+            settings: peer.settings.clone(),
+            dynamic: peer.dynamic,
+            session: peer.session.clone(),
+            since: peer.since,
+            last_down: peer.last_down.clone(),
+            families: Family::all().map(family),
+            updates_received: peer.updates_received,
+            updates_sent: self.export.sent(id).updates,
+        }
+    }
+
+    /// The next rows of an answer: looks at no more than `limit` table entries, so fewer rows, or none, do not mean
+    /// the end; [`Cursor::is_done`] does. More rows than `limit` come where prefixes have several paths.
+    pub fn walk(&self, query: &Query, cursor: &mut Cursor, limit: usize) -> Vec<RouteView> {
+        let mut rows = Vec::new();
+        if let (Some(prefix), false) = (query.prefix, query.longer) {
+            self.one_prefix(query, prefix, &mut rows);
+            cursor.done = true;
+            return rows;
+        }
+        let mut left = limit.max(1);
+        while left > 0 && !cursor.done {
+            let Some(family) = Family::all().get(cursor.family).copied() else {
+                cursor.done = true;
+                break;
+            };
+            let more = query.wants_family(family)
+                && match query.direction {
+                    Direction::Advertised => {
+                        self.walk_advertised(query, family, cursor, &mut left, &mut rows)
+                    }
+                    Direction::Learned | Direction::Best => {
+                        for_family!(family, K => self.walk_table::<K>(query, cursor, &mut left, &mut rows))
+                    }
+                };
+            if !more {
+                *cursor = Cursor { family: cursor.family + 1, ..Cursor::default() };
+            }
+        }
+        rows
+    }
+
+    fn one_prefix(&self, query: &Query, prefix: Prefix, rows: &mut Vec<RouteView>) {
+        if !query.wants_family(prefix.family()) {
+            return;
+        }
+        if query.direction == Direction::Advertised {
+            for id in self.peers.keys().filter(|id| query.peer.is_none_or(|wanted| wanted == **id)) {
+                if let Some(attrs) = self.export.advertised_path(*id, &prefix) {
+                    rows.push(self.advertised_view(*id, prefix, &attrs));
+                }
+            }
+            return;
+        }
+        for_family!(prefix.family(), K => {
+            let table = K::table(&self.rib.tables);
+            let key = <K as causeway_bgp_wire::PrefixKey>::from_prefix(prefix);
+            if let Some((key, entry)) = key.and_then(|key| table.find(&key)).and_then(|slot| table.get(slot)) {
+                self.rows(query, key, entry, rows);
+            }
+        });
+    }
+
+    /// False at the end of the family.
+    fn walk_table<K: Tabled>(
+        &self,
+        query: &Query,
+        cursor: &mut Cursor,
+        left: &mut usize,
+        rows: &mut Vec<RouteView>,
+    ) -> bool {
+        let table = K::table(&self.rib.tables);
+        while *left > 0 {
+            let Some(slot) = u32::try_from(cursor.position).ok().filter(|slot| *slot < table.end()) else {
+                return false;
+            };
+            cursor.position += 1;
+            *left -= 1;
+            if let Some((key, entry)) = table.get(slot)
+                && query.wants(&key.into())
+            {
+                self.rows(query, key, entry, rows);
+            }
+        }
+        true
+    }
+
+    /// False at the end of the family.
+    fn walk_advertised(
+        &self,
+        query: &Query,
+        family: Family,
+        cursor: &mut Cursor,
+        left: &mut usize,
+        rows: &mut Vec<RouteView>,
+    ) -> bool {
+        let first = PeerId(u32::try_from(cursor.peer).unwrap_or(u32::MAX));
+        let peer = self.peers.range(first..).map(|(id, _)| *id);
+        let Some(id) = peer.into_iter().find(|id| query.peer.is_none_or(|wanted| wanted == *id)) else {
+            return false;
+        };
+        if id.0 as usize != cursor.peer {
+            (cursor.peer, cursor.position) = (id.0 as usize, 0);
+        }
+        let next = self.export.advertised(id, family, cursor.position, *left, &mut |prefix, attrs| {
+            if query.wants(&prefix) {
+                rows.push(self.advertised_view(id, prefix, attrs));
+            }
+        });
+        match next {
+            Some(position) => {
+                *left = left.saturating_sub(position.saturating_sub(cursor.position).max(1));
+                cursor.position = position;
+            }
+            None => {
+                *left = left.saturating_sub(1);
+                (cursor.peer, cursor.position) = (id.0 as usize + 1, 0);
+            }
+        }
+        true
+    }
+
+    /// Every path of one prefix, the best first and the refused last, with the reason each of them won or lost.
+    pub fn explain(&self, prefix: &Prefix) -> Vec<RouteView> {
+        let query = Query {
+            direction: Direction::Learned,
+            peer: None,
+            family: None,
+            prefix: Some(*prefix),
+            longer: false,
+        };
+        let mut rows = Vec::new();
+        for_family!(prefix.family(), K => {
+            let table = K::table(&self.rib.tables);
+            let key = <K as causeway_bgp_wire::PrefixKey>::from_prefix(*prefix);
+            if let Some((key, entry)) = key.and_then(|key| table.find(&key)).and_then(|slot| table.get(slot)) {
+                self.rows_of(&query, key, entry, |_| true, &mut rows);
+            }
+        });
+        rows.sort_by_key(|row: &RouteView| (!row.best, !row.multipath, !row.accepted));
+        rows
+    }
+
+    fn rows<K: Tabled>(&self, query: &Query, key: K, entry: &Entry, rows: &mut Vec<RouteView>) {
+        let wanted = |path: &Path| {
+            query.peer.is_none_or(|peer| peer == path.peer)
+                && match query.direction {
+                    Direction::Best => entry.best != NOBODY && path.peer == entry.best,
+                    _ => path.peer != LOCAL,
+                }
+        };
+        if entry.paths.as_slice().iter().any(wanted) {
+            self.rows_of(query, key, entry, wanted, rows);
+        }
+    }
+
+    fn rows_of<K: Tabled>(
+        &self,
+        query: &Query,
+        key: K,
+        entry: &Entry,
+        wanted: impl Fn(&Path) -> bool,
+        rows: &mut Vec<RouteView>,
+    ) {
+        let prefix: Prefix = key.into();
+        let paths = entry.paths.as_slice();
+        let deferred = self.deferred[K::FAMILY.index()];
+        let fib = if self.mode.fib { self.fib.status_of(&prefix) } else { None };
+        for (path, (multipath, reason)) in paths.iter().zip(self.rib.reasons(paths)) {
+            if !wanted(path) {
+                continue;
+            }
+            let facts = self.rib.peers.get(&path.peer);
+            let best = path.peer == entry.best && entry.best != NOBODY;
+            let epoch = self.peers.get(&path.peer).map(|peer| peer.families[K::FAMILY.index()].epoch);
+            rows.push(RouteView {
+                prefix,
+                direction: query.direction,
+                peer: (path.peer != LOCAL).then_some(path.peer),
+                peer_address: facts.map(|facts| facts.address),
+                peer_as: facts.map(|facts| facts.remote_as),
+                attrs: path.attrs().clone(),
+                accepted: path.import == Import::Accepted,
+                rule: self.rib.rules.name(path.rule),
+                best,
+                multipath: multipath && !deferred,
+                reason: if deferred { "selection is deferred after a restart".to_owned() } else { reason },
+                stale: path.peer != LOCAL && epoch.is_some_and(|epoch| epoch != path.epoch),
+                since: Some(self.start + Duration::from_secs(u64::from(path.since))),
+                fib: if multipath { fib.clone() } else { None },
+                via: self.via(path),
+            });
+        }
+    }
+
+    fn via(&self, path: &Path) -> Option<Via> {
+        if path.peer == LOCAL {
+            return Some(Via::Local);
+        }
+        if !self.mode.fib {
+            return None;
+        }
+        match self.rib.next_hops.get(path.next_hop)?.state {
+            Some(NextHopState::Connected { .. }) => Some(Via::Direct),
+            Some(NextHopState::Gateway { .. }) => Some(Via::Recursive),
+            Some(NextHopState::Unreachable) | None => None,
+        }
+    }
+
+    fn advertised_view(&self, id: PeerId, prefix: Prefix, attrs: &AttrSet) -> RouteView {
+        let facts = self.rib.peers.get(&id);
+        RouteView {
+            prefix,
+            direction: Direction::Advertised,
+            peer: Some(id),
+            peer_address: facts.map(|facts| facts.address),
+            peer_as: facts.map(|facts| facts.remote_as),
+            attrs: attrs.clone(),
+            accepted: true,
+            rule: Arc::from(""),
+            best: true,
+            multipath: false,
+            reason: String::new(),
+            stale: false,
+            since: None,
+            fib: None,
+            via: None,
+        }
+    }
+
+    /// Counts for metrics.
+    pub fn counters(&self) -> Counters {
+        let family = |family: Family| {
+            let fib = self.fib.counts(family);
+            let paths: usize =
+                self.peers.values().map(|peer| peer.families[family.index()].slots.live()).sum();
+            let own = self
+                .config
+                .as_ref()
+                .map_or(0, |config| config.own.iter().filter(|own| own.prefix.family() == family).count());
+            FamilyCounters {
+                prefixes: for_family!(family, K => K::table(&self.rib.tables).len()) as u64,
+                paths: (paths + own) as u64,
+                best: self.best[family.index()],
+                fib_wanted: fib.wanted,
+                fib_installed: fib.installed,
+                fib_failed: fib.failed,
+            }
+        };
+        Counters {
+            families: Family::all().map(family),
+            attribute_sets: self.rib.interner.len(),
+            next_hops: self.rib.next_hops.len(),
+            decisions: self.decisions,
+            updates_received: self.updates_received,
+        }
+    }
+
+    pub(super) fn seconds(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.start).as_secs()).unwrap_or(u32::MAX)
+    }
+}
