@@ -1,0 +1,94 @@
+//! One attachment on its way: what the steps of ADD work on, and the two namespaces they work in.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use causeway_api::pod_store::Netns;
+use causeway_kernel::{Netlink, netns};
+use nix::sys::statfs::fstatfs;
+
+use crate::env::Environment;
+use crate::error::{CniError, Code};
+use crate::names::Names;
+
+/// Magic number of the file system of namespaces (`linux/magic.h`).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// What there is to know of an attachment.
+pub struct Attachment<'a> {
+    /// `CNI_IFNAME`
+    pub interface: &'a str,
+    /// `CNI_NETNS`
+    pub netns_path: &'a Path,
+    /// Names and Ethernet addresses of the pair.
+    pub names: &'a Names,
+    /// The MTU of both ends.
+    pub mtu: u32,
+    /// Its addresses, at most one per family.
+    pub addresses: Vec<IpAddr>,
+    /// Metrics of default routes that had to stand behind another interface's.
+    pub default_metrics: Vec<(IpAddr, u32)>,
+}
+
+impl Attachment<'_> {
+    /// The metric of the default route that belongs to an address, where it is not the usual one.
+    pub fn default_metric(&self, address: &IpAddr) -> Option<u32> {
+        self.default_metrics.iter().find(|(of, _)| of == address).map(|(_, metric)| *metric)
+    }
+}
+
+/// The pod's network namespace, open.
+#[derive(Debug)]
+pub struct PodNetns {
+    file: OwnedFd,
+    /// Which one it is.
+    pub identity: Netns,
+}
+
+impl PodNetns {
+    /// Opens `CNI_NETNS` and makes sure that it is a network namespace and not the plugin's own.
+    ///
+    /// # Errors
+    /// [`Code::InvalidEnvironment`], naming the variable.
+    pub fn open(environment: &Environment) -> Result<Self, CniError> {
+        let path = &environment.netns;
+        let invalid = |reason: String| {
+            CniError::new(Code::InvalidEnvironment, format!("CNI_NETNS {}: {reason}", path.display()))
+        };
+        let file = netns::open(path).map_err(|error| invalid(error.to_string()))?;
+        let found = fstatfs(&file).map_err(|errno| invalid(errno.to_string()))?;
+        if found.filesystem_type().0 as i64 != NSFS_MAGIC {
+            return Err(invalid("not a network namespace".to_owned()));
+        }
+        let own = netns::current()?;
+        if netns::same(file.as_fd(), own.as_fd())? {
+            return Err(invalid("the plugin's own network namespace cannot be a container's".to_owned()));
+        }
+        let metadata = std::fs::File::from(file.try_clone().map_err(|error| invalid(error.to_string()))?)
+            .metadata()
+            .map_err(|error| invalid(error.to_string()))?;
+        let identity = Netns { path: path.clone(), dev: metadata.dev(), ino: metadata.ino() };
+        Ok(Self { file, identity })
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// A netlink socket in it.
+    ///
+    /// # Errors
+    /// [`Code::InvalidEnvironment`] when it is a namespace of another kind, [`Code::Internal`].
+    pub fn netlink(&self) -> Result<Netlink, CniError> {
+        Netlink::open_in(self.fd()).map_err(|error| match error {
+            causeway_kernel::Error::Namespace { .. } => CniError::new(
+                Code::InvalidEnvironment,
+                format!("CNI_NETNS {}: {error}", self.identity.path.display()),
+            ),
+            other => other.into(),
+        })
+    }
+}
