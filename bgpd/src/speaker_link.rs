@@ -25,8 +25,9 @@ use causeway_bgp_core::config::PeerSettings;
 use causeway_bgp_core::event::{Down, PeerId, RefreshKind, SessionInfo};
 use causeway_bgp_core::peer::State;
 use causeway_bgp_wire::{Family, Notification, Update};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+
+use crate::listen::AcceptedConnection;
 
 /// How many messages of all peers may wait for the speaker. An `Updates` message holds at most one read's worth.
 pub const TO_SPEAKER_CAPACITY: usize = 1024;
@@ -127,7 +128,7 @@ pub enum ToPeer {
     /// with [`ToSpeaker::PeerEnded`].
     Shutdown(Notification),
     /// The peer connected. Comes from the listener.
-    Accepted(TcpStream),
+    Accepted(AcceptedConnection),
 }
 
 /// The speaker's end of a peer's task.

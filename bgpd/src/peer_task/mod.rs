@@ -1,0 +1,534 @@
+//! The task of one peer: its sockets, its session machine, and the way to the speaker. Not pure.
+//!
+//! ```text
+//!  listener ── Accepted ─┐                              ┌─ Updates, SessionUp, SessionDown ─► bounded, to the speaker
+//!  speaker ── commands ──┼─► session machine (core) ────┤
+//!  sockets ── octets ────┘      timers, OPEN, KEEPALIVE └─ NOTIFICATION, KEEPALIVE ─► socket ◄── Data, of the speaker
+//! ```
+//!
+//! Owner: the peer's connections. Everything that keeps the session alive happens here, so that a speaker at work on
+//! a large table delays no KEEPALIVE. Where the speaker is behind, the bounded channel fills, and reading stops until
+//! there is room: the peer's own TCP is the back pressure. Its silence meanwhile is not held against it.
+
+mod connection;
+mod socket;
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use causeway_bgp_core::config::{PeerKey, PeerSettings};
+use causeway_bgp_core::event::PeerId;
+use causeway_bgp_core::peer::{
+    Command, ConnectionId, RestartMarks, Session, SessionInput, SessionOutput, State,
+};
+use causeway_bgp_wire::{Cease, Notification};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+use tracing::{debug, info, warn};
+
+use crate::listen::{AcceptedConnection, Listener, PeerEntry};
+use crate::speaker_link::{Epoch, PeerCounters, PeerHandle, PeerStatus, ToPeer, ToSpeaker};
+
+use connection::{Connection, Read};
+use socket::Ends;
+
+/// The speaker may send more when less than this waits to be written.
+const LOW_WATER: usize = 64 * 1024;
+
+/// One message to the speaker holds at most this many UPDATEs.
+const BATCH: usize = 512;
+
+/// A peer that reads nothing for its hold time is given up, but not before this long.
+const STUCK_MIN: Duration = Duration::from_secs(30);
+
+/// A dynamic peer is forgotten this long after its session and the retention of its paths are over.
+const DYNAMIC_LINGER: Duration = Duration::from_secs(60);
+
+/// How long the task waits for the last NOTIFICATIONs to be delivered when it ends.
+const LAST_WORDS: Duration = Duration::from_millis(2500);
+
+/// Everything the task of a peer begins with.
+#[derive(Debug)]
+pub struct PeerTask {
+    /// Its number.
+    pub peer: PeerId,
+    /// Its address.
+    pub key: PeerKey,
+    /// How to talk to it.
+    pub settings: Arc<PeerSettings>,
+    /// A member of a range: ends by itself when it is gone.
+    pub dynamic: bool,
+    /// What OPENs say of our own restart.
+    pub marks: watch::Receiver<RestartMarks>,
+    /// Gives it the connections it opens.
+    pub listener: Listener,
+    /// Where its events go.
+    pub speaker: mpsc::Sender<ToSpeaker>,
+}
+
+impl PeerTask {
+    /// Starts the task, which starts the session. Needs a tokio runtime.
+    pub fn spawn(self) -> PeerHandle {
+        let now = Instant::now();
+        let (sender, commands) = mpsc::unbounded_channel();
+        let (status, status_of) = watch::channel(PeerStatus {
+            state: State::Idle,
+            since: now,
+            disabled: false,
+            epoch: Epoch::default(),
+            session: None,
+            last_error: None,
+        });
+        let counters = Arc::new(PeerCounters::default());
+        let session_config = Arc::new(self.settings.session.clone());
+        let session = Session::new(now, session_config, *self.marks.borrow(), fastrand::u64(..));
+        let address = self.key.address;
+        let entry = PeerEntry { peer: self.peer, address, sender: sender.clone(), status: status_of.clone() };
+        self.listener.register(entry, &self.settings.session);
+        let running = Running {
+            session,
+            connections: Vec::new(),
+            dialing: None,
+            adopting: VecDeque::new(),
+            commands,
+            waiting: VecDeque::new(),
+            permit: None,
+            epoch: Epoch::default(),
+            up: None,
+            owes_drained: false,
+            status,
+            counters: Arc::clone(&counters),
+            closing: JoinSet::new(),
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            forget_at: None,
+            ended: false,
+            begin: self,
+        };
+        tokio::spawn(running.run());
+        PeerHandle { sender, status: status_of, counters }
+    }
+}
+
+type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+type Reserve =
+    Pin<Box<dyn Future<Output = Result<mpsc::OwnedPermit<ToSpeaker>, mpsc::error::SendError<()>>> + Send>>;
+
+struct Running {
+    begin: PeerTask,
+    session: Session,
+    connections: Vec<Connection>,
+    dialing: Option<(ConnectionId, Dial)>,
+    /// Accepted connections the session has not yet answered for.
+    adopting: VecDeque<(AcceptedConnection, Ends)>,
+    commands: mpsc::UnboundedReceiver<ToPeer>,
+    /// What the speaker has no room for yet; nothing is read meanwhile.
+    waiting: VecDeque<ToSpeaker>,
+    permit: Option<Reserve>,
+    epoch: Epoch,
+    up: Option<ConnectionId>,
+    owes_drained: bool,
+    status: watch::Sender<PeerStatus>,
+    counters: Arc<PeerCounters>,
+    /// Closed connections that still deliver their last message.
+    closing: JoinSet<()>,
+    sleep: Pin<Box<Sleep>>,
+    /// When a dynamic peer without a session is to be forgotten.
+    forget_at: Option<Instant>,
+    ended: bool,
+}
+
+/// What wakes the task.
+enum Wake {
+    Command(Option<ToPeer>),
+    Room(Result<mpsc::OwnedPermit<ToSpeaker>, mpsc::error::SendError<()>>),
+    Dialed(ConnectionId, io::Result<TcpStream>),
+    Readable(usize),
+    Writable,
+    Timer,
+}
+
+impl Running {
+    async fn run(mut self) {
+        let now = Instant::now();
+        if self.begin.dynamic {
+            self.forget_at = Some(now + self.linger());
+        }
+        self.session.handle(now, SessionInput::Command(Command::Start));
+        self.settle();
+        while !self.ended {
+            let wake = poll_fn(|cx| self.poll_wake(cx)).await;
+            self.wake(wake);
+            self.settle();
+        }
+        self.begin.listener.unregister(self.begin.peer, self.begin.key.address);
+        let last_words = async { while self.closing.join_next().await.is_some() {} };
+        // The peer may be unreachable; then its NOTIFICATION is lost, as it may be.
+        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        for event in self.waiting.drain(..).chain([ToSpeaker::PeerEnded(self.begin.peer)]) {
+            if self.begin.speaker.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if let Poll::Ready(command) = self.commands.poll_recv(cx) {
+            return Poll::Ready(Wake::Command(command));
+        }
+        if let Some(permit) = &mut self.permit
+            && let Poll::Ready(permit) = permit.as_mut().poll(cx)
+        {
+            self.permit = None;
+            return Poll::Ready(Wake::Room(permit));
+        }
+        for (index, connection) in self.connections.iter().enumerate() {
+            if connection.queued() > 0 && connection.stream.poll_write_ready(cx).is_ready() {
+                return Poll::Ready(Wake::Writable);
+            }
+            if self.waiting.is_empty() && connection.stream.poll_read_ready(cx).is_ready() {
+                return Poll::Ready(Wake::Readable(index));
+            }
+        }
+        if let Some((id, dial)) = &mut self.dialing
+            && let Poll::Ready(result) = dial.as_mut().poll(cx)
+        {
+            let id = *id;
+            self.dialing = None;
+            return Poll::Ready(Wake::Dialed(id, result));
+        }
+        while let Poll::Ready(Some(_)) = self.closing.poll_join_next(cx) {}
+        if let Some(due) = self.next_timeout() {
+            let due = tokio::time::Instant::from_std(due);
+            // A timer that moves away with every message is not moved each time: it fires early and is set again.
+            if self.sleep.is_elapsed() || due < self.sleep.deadline() {
+                self.sleep.as_mut().reset(due);
+            }
+            if self.sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Wake::Timer);
+            }
+        }
+        Poll::Pending
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let stuck = self.connections.iter().filter_map(|c| self.stuck_deadline(c));
+        [self.session.poll_timeout(), self.forget_at].into_iter().flatten().chain(stuck).min()
+    }
+
+    /// When a peer that does not read is given up (RFC 9687 in spirit).
+    fn stuck_deadline(&self, connection: &Connection) -> Option<Instant> {
+        let status = self.status.borrow();
+        let session = status.session.as_ref().filter(|_| self.up == Some(connection.id))?;
+        let hold = Some(session.hold_time).filter(|hold| !hold.is_zero())?;
+        Some(connection.stuck_since()? + hold.max(STUCK_MIN))
+    }
+
+    fn wake(&mut self, wake: Wake) {
+        let now = Instant::now();
+        match wake {
+            Wake::Command(Some(command)) => self.command(now, command),
+            // The speaker is gone.
+            Wake::Command(None) => {
+                self.command(now, ToPeer::Shutdown(Notification::cease(Cease::AdministrativeShutdown)));
+            }
+            Wake::Room(Ok(permit)) => {
+                if let Some(event) = self.waiting.pop_front() {
+                    permit.send(event);
+                }
+            }
+            Wake::Room(Err(_)) => self.ended = true,
+            Wake::Dialed(connection, Ok(stream)) => {
+                let ends = socket::ends(&stream, self.session.config());
+                self.refresh_marks(now);
+                match ends {
+                    Ok(ends) => {
+                        let addresses = ends.addresses;
+                        self.connections.push(Connection::new(connection, stream, ends));
+                        self.session.handle(now, SessionInput::Connected { connection, addresses });
+                    }
+                    Err(error) => self.lost(now, connection, error.to_string()),
+                }
+            }
+            Wake::Dialed(connection, Err(error)) => {
+                let reason = format!("cannot connect: {error}");
+                self.lost(now, connection, reason);
+            }
+            Wake::Readable(index) => self.read(now, index),
+            // Writing is part of settling.
+            Wake::Writable | Wake::Timer => {}
+        }
+    }
+
+    fn read(&mut self, now: Instant, index: usize) {
+        let connection = &mut self.connections[index];
+        let id = connection.id;
+        match connection.read(now, &mut self.session) {
+            Read::Some(count) => PeerCounters::add(&self.counters.octets_received, count as u64),
+            Read::Nothing => {}
+            Read::Lost(reason) => self.lost(now, id, reason),
+        }
+    }
+
+    fn lost(&mut self, now: Instant, connection: ConnectionId, reason: String) {
+        // What it can still say is nothing: the session's Close finds it gone.
+        self.connections.retain(|c| c.id != connection);
+        self.session.handle(now, SessionInput::Lost { connection, reason });
+    }
+
+    fn command(&mut self, now: Instant, command: ToPeer) {
+        let mut session = |command| self.session.handle(now, SessionInput::Command(command));
+        match command {
+            ToPeer::SetSettings(settings) => {
+                if settings.session != self.begin.settings.session {
+                    let (peer, address) = (self.begin.peer, self.begin.key.address);
+                    self.begin.listener.update(peer, address, &settings.session);
+                    session(Command::Configure(Arc::new(settings.session.clone())));
+                    self.status.send_modify(|status| status.last_error = None);
+                }
+                self.begin.settings = settings;
+            }
+            ToPeer::Data { epoch, data } => self.data(epoch, data),
+            ToPeer::RequestRefresh(family) => session(Command::RequestRefresh(family)),
+            ToPeer::Reset { notification, idle_for } => session(Command::Reset { notification, idle_for }),
+            ToPeer::Disable(text) => {
+                let shutdown = Cease::AdministrativeShutdown;
+                session(Command::Stop(Notification::cease_with_message(shutdown, &text)));
+                self.status.send_modify(|status| status.disabled = true);
+            }
+            ToPeer::Enable => {
+                session(Command::Start);
+                self.status.send_modify(|status| status.disabled = false);
+            }
+            ToPeer::LinkDown(device) => {
+                if self.connections.iter().any(|c| c.ends.device.as_ref() == Some(&device)) {
+                    session(Command::LinkDown(device));
+                }
+            }
+            ToPeer::Shutdown(notification) => {
+                session(Command::Stop(notification));
+                self.ended = true;
+            }
+            ToPeer::Accepted(accepted) => self.accepted(now, accepted),
+        }
+    }
+
+    fn accepted(&mut self, now: Instant, accepted: AcceptedConnection) {
+        let config = Arc::clone(self.session.config());
+        let prepared = socket::prepare(&accepted.stream, self.begin.key.address, &config)
+            .and_then(|()| socket::ends(&accepted.stream, &config));
+        match prepared {
+            Ok(ends) => {
+                let addresses = ends.addresses;
+                self.adopting.push_back((accepted, ends));
+                self.refresh_marks(now);
+                self.session.handle(now, SessionInput::Accepted(addresses));
+            }
+            Err(error) => debug!(peer = %self.begin.key.address, "accepted connection lost: {error}"),
+        }
+    }
+
+    fn data(&mut self, epoch: Epoch, data: Vec<Bytes>) {
+        let up = self.up.filter(|_| epoch == self.epoch);
+        if let Some(connection) = self.connections.iter_mut().find(|c| Some(c.id) == up) {
+            data.into_iter().for_each(|octets| connection.push(octets));
+            self.owes_drained = true;
+        }
+    }
+
+    fn refresh_marks(&mut self, now: Instant) {
+        let marks = *self.begin.marks.borrow();
+        self.session.handle(now, SessionInput::Command(Command::Marks(marks)));
+    }
+
+    /// Carries out everything that is due, until nothing is left to do but wait.
+    fn settle(&mut self) {
+        let now = Instant::now();
+        self.timeouts(now);
+        loop {
+            self.carry_out();
+            self.tell_speaker();
+            if !self.waiting.is_empty() || !self.reread(now) {
+                break;
+            }
+        }
+        let behind = !self.waiting.is_empty();
+        for connection in &self.connections {
+            self.session.set_paused(now, connection.id, behind);
+        }
+        self.write(now);
+        self.tell_speaker();
+        if let Some(why) = self.session.blocked()
+            && self.status.borrow().last_error.as_deref() != Some(why)
+        {
+            warn!(peer = %self.begin.key.address, name = self.begin.settings.name, "stays down: {why}");
+            self.status.send_modify(|status| status.last_error = Some(why.to_owned()));
+        }
+    }
+
+    fn timeouts(&mut self, now: Instant) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.session.poll_timeout()) {
+            for connection in &self.connections {
+                if connection.has_unread() {
+                    // We were late, not the peer: HoldTimer starts anew.
+                    self.session.set_paused(now, connection.id, true);
+                    self.session.set_paused(now, connection.id, false);
+                }
+            }
+            self.session.handle_timeout(now);
+        }
+        let stuck = self.connections.iter().find(|c| due(self.stuck_deadline(c))).map(|c| c.id);
+        if let Some(id) = stuck {
+            self.session.handle(now, SessionInput::SendStuck(id));
+        }
+        if due(self.forget_at) {
+            self.forget_at = None;
+            self.waiting.push_back(ToSpeaker::DynamicPeerGone(self.begin.peer));
+        }
+    }
+
+    fn reread(&mut self, now: Instant) -> bool {
+        let mut further = false;
+        for connection in &mut self.connections {
+            further |= connection.reread(now, &mut self.session);
+        }
+        further
+    }
+
+    fn write(&mut self, now: Instant) {
+        for connection in &mut self.connections {
+            PeerCounters::add(&self.counters.octets_sent, connection.write(now) as u64);
+            if self.owes_drained && self.up == Some(connection.id) && connection.queued() < LOW_WATER {
+                self.owes_drained = false;
+                self.waiting.push_back(ToSpeaker::Drained { peer: self.begin.peer, epoch: self.epoch });
+            }
+        }
+    }
+
+    fn tell_speaker(&mut self) {
+        while self.permit.is_none() && !self.waiting.is_empty() {
+            match self.begin.speaker.try_reserve() {
+                Ok(permit) => {
+                    if let Some(event) = self.waiting.pop_front() {
+                        permit.send(event);
+                    }
+                }
+                Err(mpsc::error::TrySendError::Full(())) => {
+                    self.permit = Some(Box::pin(self.begin.speaker.clone().reserve_owned()));
+                }
+                Err(mpsc::error::TrySendError::Closed(())) => {
+                    self.waiting.clear();
+                    self.ended = true;
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let (peer, now) = (self.begin.peer, Instant::now());
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                SessionOutput::Connect(id) => {
+                    let config = Arc::clone(self.session.config());
+                    self.dialing = Some((id, Box::pin(socket::connect(self.begin.key, config))));
+                }
+                SessionOutput::Adopt(id) => {
+                    if let Some((accepted, ends)) = self.adopting.pop_front() {
+                        self.connections.push(Connection::new(id, accepted.stream, ends));
+                    }
+                }
+                SessionOutput::Refuse => drop(self.adopting.pop_front()),
+                SessionOutput::Send { connection, octets } => {
+                    if let Some(connection) = self.connections.iter_mut().find(|c| c.id == connection) {
+                        connection.push_urgent(octets.into());
+                    }
+                }
+                SessionOutput::Close(id) => self.close(now, id),
+                SessionOutput::StateChanged { old, new, reason } => {
+                    self.state_changed(now, old, new, &reason)
+                }
+                SessionOutput::Up { connection, session } => {
+                    self.epoch.0 += 1;
+                    (self.up, self.owes_drained, self.forget_at) = (Some(connection), false, None);
+                    PeerCounters::add(&self.counters.sessions, 1);
+                    let epoch = self.epoch;
+                    self.status.send_modify(|status| {
+                        status.epoch = epoch;
+                        status.session = Some(Arc::clone(&session));
+                    });
+                    self.waiting.push_back(ToSpeaker::SessionUp { peer, epoch, session });
+                }
+                SessionOutput::Down(down) => {
+                    (self.up, self.owes_drained) = (None, false);
+                    self.forget_at = self.begin.dynamic.then(|| now + self.linger());
+                    self.status.send_modify(|status| status.session = None);
+                    self.waiting.push_back(ToSpeaker::SessionDown { peer, epoch: self.epoch, down });
+                }
+                SessionOutput::Update(update) => {
+                    PeerCounters::add(&self.counters.updates_received, 1);
+                    match self.waiting.back_mut() {
+                        Some(ToSpeaker::Updates { updates, epoch, .. })
+                            if *epoch == self.epoch && updates.len() < BATCH =>
+                        {
+                            updates.push(update);
+                        }
+                        _ => {
+                            let (epoch, updates) = (self.epoch, vec![update]);
+                            self.waiting.push_back(ToSpeaker::Updates { peer, epoch, updates });
+                        }
+                    }
+                }
+                SessionOutput::Refresh { family, kind } => {
+                    let epoch = self.epoch;
+                    self.waiting.push_back(ToSpeaker::RouteRefresh { peer, epoch, family, kind });
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, now: Instant, id: ConnectionId) {
+        if self.dialing.as_ref().is_some_and(|(dialing, _)| *dialing == id) {
+            self.dialing = None;
+        }
+        if let Some(index) = self.connections.iter().position(|c| c.id == id) {
+            let mut connection = self.connections.remove(index);
+            connection.drop_queued();
+            // Most often all of it goes out right here.
+            connection.write(now);
+            self.closing.spawn(connection.close());
+        }
+    }
+
+    fn state_changed(&mut self, now: Instant, old: State, new: State, reason: &str) {
+        let (peer, name) = (self.begin.key.address, &self.begin.settings.name);
+        // Attempts come and go; people want to hear of sessions.
+        let attempts = old.max(new) < State::OpenSent && old.min(new) != State::Idle;
+        let known = self.status.borrow().last_error.as_deref() == Some(reason);
+        if attempts && (known || new == State::Connect) || new == State::Connect && old == State::Idle {
+            debug!(%peer, name, %old, %new, reason, "session state");
+        } else {
+            info!(%peer, name, %old, %new, reason, "session state");
+        }
+        let failed =
+            old >= State::OpenSent && new < State::OpenSent || (old, new) == (State::Connect, State::Active);
+        self.status.send_modify(|status| {
+            status.state = new;
+            status.since = now;
+            if failed {
+                status.last_error = Some(reason.to_owned());
+            }
+        });
+    }
+
+    fn linger(&self) -> Duration {
+        self.begin.settings.max_restart_time + DYNAMIC_LINGER
+    }
+}
