@@ -73,8 +73,12 @@ pub struct EffectiveNode {
     pub host_routes: Vec<HostRoute>,
     /// The filters its peers name.
     pub filters: BTreeMap<String, BGPFilterSpec>,
+    /// How addresses, AS number and identifier were chosen, a line each.
+    pub chosen: Vec<String>,
     /// What was left out, and why.
     pub notes: Vec<String>,
+    /// Nodes whose idea of the subnet differs from this one's.
+    pub subnet_mismatches: Vec<String>,
 }
 
 /// Where the speaker listens.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnetwork::IpNetwork;
+
 use super::{Block, EffectiveNode, HostRoute, Listen, Pool, Role, RouteSettings, peers};
 use crate::document_set::{DocumentError, DocumentSet, Errors, Place, resolve_community};
 use crate::resource::bgp_configuration::{BindMode, GracefulRestart};
@@ -81,7 +83,8 @@ impl<'a> Facts<'a> {
 
     /// Restart time announced, unless graceful restart is off.
     pub(super) fn restart_time(&self) -> Option<TimeSpan> {
-        let GracefulRestart { enabled, restart_time } = self.configuration.graceful_restart.unwrap_or_default();
+        let GracefulRestart { enabled, restart_time } =
+            self.configuration.graceful_restart.unwrap_or_default();
         enabled.unwrap_or(true).then(|| restart_time.unwrap_or(TimeSpan::from_secs(120)))
     }
 }
@@ -89,14 +92,16 @@ impl<'a> Facts<'a> {
 /// A BGP identifier for a node without IPv4 address: a hash (FNV-1a) of its name, never in 0/8 or above 223/8, so
 /// that it looks like a host's.
 fn derived_id(name: &str) -> Ipv4Addr {
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let [first, b, c, d] = hash.to_be_bytes();
     Ipv4Addr::new(first % 223 + 1, b, c, d)
 }
 
 pub(super) fn resolve(documents: &DocumentSet, name: &str, role: Role) -> Result<EffectiveNode, Errors> {
     let Some((_, object)) = documents.node(name) else {
-        let known: Vec<&str> = documents.nodes().map(|(_, node)| node.metadata.name.as_str()).take(10).collect();
+        let known: Vec<&str> =
+            documents.nodes().map(|(_, node)| node.metadata.name.as_str()).take(10).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         return Err(Errors(vec![DocumentError {
             place: Place::default(),
@@ -164,8 +169,68 @@ pub(super) fn resolve(documents: &DocumentSet, name: &str, role: Role) -> Result
         peer_ranges: found.ranges,
         host_routes,
         filters,
+        chosen: chosen(&facts),
         notes,
+        subnet_mismatches: subnet_mismatches(documents, &facts),
     })
+}
+
+/// How the node's own numbers were chosen, for `show node`.
+fn chosen(facts: &Facts<'_>) -> Vec<String> {
+    let bgp = &facts.object.spec.bgp;
+    let as_number = match (bgp.as_number, facts.configuration.as_number) {
+        (Some(_), _) => "the Node document",
+        (None, Some(_)) => "the BGPConfiguration",
+        (None, None) => "the default, no document names one",
+    };
+    let router_id = match (bgp.router_id, bgp.ipv4_address) {
+        (Some(_), _) => "the Node document",
+        (None, Some(_)) => "the node's IPv4 address",
+        (None, None) => "derived from the node's name, since it has no IPv4 address",
+    };
+    let mut lines = vec![format!("asNumber: {as_number}"), format!("routerID: {router_id}")];
+    for (field, given) in
+        [("ipv4Address", bgp.ipv4_address.is_some()), ("ipv6Address", bgp.ipv6_address.is_some())]
+    {
+        if given {
+            lines.push(format!("{field}: the Node document"));
+        }
+    }
+    lines
+}
+
+/// Nodes that one of the two believes to be on its link and the other does not, and own addresses without a subnet.
+fn subnet_mismatches(documents: &DocumentSet, facts: &Facts<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let own = networks(facts.object);
+    for (network, name) in own.iter().zip(["ipv4Address", "ipv6Address"]) {
+        let Some(network) = network else { continue };
+        if network.prefix() == if network.is_ipv4() { 32 } else { 128 } {
+            lines.push(format!(
+                "{name} {network} has no subnet: every other node counts as being in another one"
+            ));
+        }
+    }
+    for (_, other) in documents.nodes().filter(|(_, other)| other.metadata.name != facts.name()) {
+        for (mine, theirs) in
+            own.iter().zip(networks(other)).filter_map(|(mine, theirs)| Some(((*mine)?, theirs?)))
+        {
+            if mine.contains(theirs.ip()) != theirs.contains(mine.ip()) {
+                let name = &other.metadata.name;
+                lines
+                    .push(format!("{mine} and {theirs} of node {name} disagree whether they share a subnet"));
+            }
+        }
+        if lines.len() >= 16 {
+            break;
+        }
+    }
+    lines
+}
+
+fn networks(node: &Object<NodeSpec>) -> [Option<IpNetwork>; 2] {
+    let bgp = &node.spec.bgp;
+    [bgp.ipv4_address.map(|address| address.0.into()), bgp.ipv6_address.map(|address| address.0.into())]
 }
 
 fn listen(facts: &Facts<'_>, notes: &mut Vec<String>) -> Listen {
@@ -174,7 +239,9 @@ fn listen(facts: &Facts<'_>, notes: &mut Vec<String>) -> Listen {
         addresses.extend(facts.address(true));
         addresses.extend(facts.address(false));
         if addresses.is_empty() {
-            notes.push("bindMode NodeIP: the node has no address, so all addresses are listened on".to_owned());
+            notes.push(
+                "bindMode NodeIP: the node has no address, so all addresses are listened on".to_owned(),
+            );
         }
     }
     Listen { port: facts.listen_port, addresses }

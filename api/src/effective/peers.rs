@@ -125,7 +125,9 @@ impl<'a> Search<'a, '_> {
             settings.source = None;
             if let Some((_, other)) = self.ranges.get(&range) {
                 let other = other.title();
-                self.errors.push(document.error("spec.peerRange", format!("{range} is the range of {other} as well")));
+                self.errors.push(
+                    document.error("spec.peerRange", format!("{range} is the range of {other} as well")),
+                );
                 return;
             }
             self.ranges.insert(range, (PeerRange { range, settings }, document));
@@ -146,7 +148,13 @@ impl<'a> Search<'a, '_> {
     }
 
     /// A session with another Node for a BGPPeer with `peerSelector`.
-    fn node_peer(&mut self, document: &'a Document, spec: &'a BGPPeerSpec, other: &Facts<'_>, mirrored: bool) {
+    fn node_peer(
+        &mut self,
+        document: &'a Document,
+        spec: &'a BGPPeerSpec,
+        other: &Facts<'_>,
+        mirrored: bool,
+    ) {
         let name = format!("BGPPeer {} (node {})", document.name(), other.name());
         let Some(address) = self.common_address(other) else {
             self.notes.push(format!("{name}: the two nodes have no address of the same family: left out"));
@@ -156,7 +164,8 @@ impl<'a> Search<'a, '_> {
             Some(shown) => shown,
             None => other.as_number,
         };
-        let remote = Remote { name, address, remote_as: PeerAsn::Number(remote_as), node: Some(other), mirrored };
+        let remote =
+            Remote { name, address, remote_as: PeerAsn::Number(remote_as), node: Some(other), mirrored };
         let settings = self.settings(document, spec, &remote);
         let origin = if mirrored { Origin::Other } else { Origin::Forward(document) };
         self.add(Peer { address, port: other.listen_port, settings }, origin);
@@ -168,7 +177,8 @@ impl<'a> Search<'a, '_> {
         for other in others.iter().filter(|other| other.in_mesh()) {
             let name = format!("mesh {}", other.name());
             let Some(address) = self.common_address(other) else {
-                self.notes.push(format!("{name}: the two nodes have no address of the same family: left out"));
+                self.notes
+                    .push(format!("{name}: the two nodes have no address of the same family: left out"));
                 continue;
             };
             let remote_as = PeerAsn::Number(other.as_number);
@@ -195,10 +205,12 @@ impl<'a> Search<'a, '_> {
             }
             (Some((first, Origin::Forward(other))), Origin::Forward(document)) => {
                 let (address, node, other) = (first.address, self.facts.name(), other.title());
-                self.errors.push(document.error(
-                    "spec",
-                    format!("leads node {node} to the peer {address}, and so does {other}"),
-                ));
+                self.errors.push(
+                    document.error(
+                        "spec",
+                        format!("leads node {node} to the peer {address}, and so does {other}"),
+                    ),
+                );
             }
             (Some((first, _)), _) => {
                 if !peer.settings.name.starts_with("mesh ") {
@@ -218,7 +230,10 @@ impl<'a> Search<'a, '_> {
         {
             let hold = settings.hold_time;
             self.errors.push(
-                document.error("spec.keepaliveTime", format!("{keepalive} must be below the hold time of {hold}")),
+                document.error(
+                    "spec.keepaliveTime",
+                    format!("{keepalive} must be below the hold time of {hold}"),
+                ),
             );
         }
         settings
@@ -288,13 +303,15 @@ impl<'a> Search<'a, '_> {
             let ipv4 = family == AddressFamily::Ipv4;
             let of_session = remote.address.is_ipv4() == ipv4;
             let here = of_session || passes_on || self.facts.address(ipv4).is_some();
-            let there = of_session || passes_on || remote.node.is_none_or(|node| node.address(ipv4).is_some());
+            let there =
+                of_session || passes_on || remote.node.is_none_or(|node| node.address(ipv4).is_some());
             if here && there {
                 offered.push(family);
             } else if spec.families.is_some() {
                 let who = if here { "the peer" } else { "this node" };
                 let version = if ipv4 { "IPv4" } else { "IPv6" };
-                self.notes.push(format!("{}: {version} is not offered: {who} has no such address", remote.name));
+                self.notes
+                    .push(format!("{}: {version} is not offered: {who} has no such address", remote.name));
             }
         }
         offered

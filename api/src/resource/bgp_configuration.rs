@@ -139,6 +139,19 @@ pub enum LogSeverity {
     Error,
 }
 
+impl LogSeverity {
+    /// The word in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogSeverity::Trace => "trace",
+            LogSeverity::Debug => "debug",
+            LogSeverity::Info => "info",
+            LogSeverity::Warning => "warning",
+            LogSeverity::Error => "error",
+        }
+    }
+}
+
 /// How the MTU of routes is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MtuMode {
