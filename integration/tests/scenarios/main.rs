@@ -1,0 +1,7 @@
+//! Scenarios: real daemons in network namespaces, each scenario in a lab of its own.
+//!
+//! They need root and the Debian packages of `make deps`; what is missing makes them fail and is named. A failing scenario prints
+//! the end of every daemon's log; with `CAUSEWAY_LAB_KEEP=1` its lab stays up and the line that enters it is printed.
+
+mod runner;
+mod scene;
