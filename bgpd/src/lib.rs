@@ -1,1 +1,20 @@
-//! placeholder
+//! The BGP speaker daemon as a library: tasks and sockets around the protocol core.
+//!
+//! The map: [`run`] starts everything; [`speaker_task`] is the one writer of all tables; [`peer_task`] keeps one
+//! session each; [`listen`] hands out connections; [`fib_client`] is the feed to fib-sync; [`lower`] turns documents
+//! into the engine's configuration; [`control`] answers the local API.
+
+pub mod control;
+pub mod fib_client;
+pub mod listen;
+pub mod lower;
+pub mod metrics;
+pub mod peer_task;
+pub mod run;
+#[allow(unsafe_code)] // the socket options no crate offers; a reason stands at each block
+pub mod socket_options;
+pub mod speaker_link;
+pub mod speaker_task;
+pub mod views;
+
+pub use causeway_bgp_core as core;
