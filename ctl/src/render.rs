@@ -65,6 +65,18 @@ impl Output {
         Ok(())
     }
 
+    /// Prints `value` as JSON where that was asked for, else as YAML: for what no table can hold.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn print_structure<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), Error> {
+        let text = match self.format {
+            Format::Json => serde_json::to_string_pretty(value).map_err(std::io::Error::other)? + "\n",
+            Format::Table | Format::Wide | Format::Yaml => yaml(value)?,
+        };
+        Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+    }
+
     /// Prints several YAML documents, whatever the format asked for.
     ///
     /// # Errors
