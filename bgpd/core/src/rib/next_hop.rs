@@ -154,6 +154,12 @@ impl NextHops {
         changed
     }
 
+    /// The answer about an address.
+    #[cfg(test)]
+    pub(crate) fn state_of(&self, address: IpAddr) -> Option<&NextHopState> {
+        self.get(NextHopId(*self.index.get(&address)?))?.state.as_ref()
+    }
+
     /// How many next hops wait for an answer.
     pub(crate) fn unanswered(&self) -> usize {
         self.unanswered
