@@ -44,9 +44,6 @@ pub const MAX_SUBNETS: usize = 256;
 /// The longest reason or device name, in bytes of UTF-8; the encoder cuts longer ones at a character.
 pub const MAX_TEXT: usize = 512;
 
-/// The file name of the feed's socket in the run folder.
-pub const SOCKET_NAME: &str = "fib.sock";
-
 /// An address family of the feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {

@@ -1,0 +1,246 @@
+//! Documents to what fib-sync runs on: one pure function.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use causeway_api::document_set::DocumentSet;
+use causeway_api::resource::bgp_filter::{Action, FilterRule, MatchOperator};
+use causeway_kernel::route::{ROUTE_METRIC, ROUTE_PROTOCOL};
+use ipnetwork::IpNetwork;
+
+/// How long routes outlive bgpd when no document says (`gracefulRestart.restartTime`).
+pub const RESTART_TIME: Duration = Duration::from_secs(120);
+
+/// What fib-sync runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The node's name.
+    pub node: String,
+    /// The node's addresses with the lengths of their subnets, from its Node document.
+    pub addresses: Vec<IpNetwork>,
+    /// The node's own blocks.
+    pub own_blocks: Vec<IpNetwork>,
+    /// What the guard may let through.
+    pub allowed: Vec<Allowed>,
+    /// Protocol number of learned routes.
+    pub protocol: u8,
+    /// Metric of learned routes.
+    pub metric: u32,
+    /// How long learned routes outlive the connection to bgpd.
+    pub restart_time: Duration,
+    /// Devices that are no underlay, with `*` and `?` as wildcards.
+    pub ignored_interfaces: Vec<String>,
+    /// Least severity to log.
+    pub log_severity: String,
+}
+
+/// One thing of the documents that lets prefixes through the guard.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Allowed {
+    /// The prefix to compare with.
+    pub cidr: IpNetwork,
+    /// How.
+    pub by: Match,
+    /// Shortest prefix length.
+    pub min: u8,
+    /// Longest prefix length.
+    pub max: u8,
+}
+
+/// How a prefix is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Match {
+    /// The very prefix.
+    Equal,
+    /// It or one inside it.
+    In,
+    /// Any other.
+    NotEqual,
+    /// Neither it nor one inside it.
+    NotIn,
+}
+
+impl Config {
+    /// A configuration without any document: nothing is allowed.
+    pub fn empty(node: &str) -> Config {
+        Config {
+            node: node.to_owned(),
+            addresses: Vec::new(),
+            own_blocks: Vec::new(),
+            allowed: Vec::new(),
+            protocol: ROUTE_PROTOCOL,
+            metric: ROUTE_METRIC,
+            restart_time: RESTART_TIME,
+            ignored_interfaces: Vec::new(),
+            log_severity: "info".to_owned(),
+        }
+    }
+
+    /// Whether a device is no underlay.
+    pub fn ignores(&self, device: &str) -> bool {
+        self.ignored_interfaces.iter().any(|pattern| wildcard(pattern.as_bytes(), device.as_bytes()))
+    }
+}
+
+/// Lowers the documents for one node.
+///
+/// # Errors
+/// One line: there is no Node document of that name.
+pub fn lower(documents: &DocumentSet, node: &str) -> Result<Config, Vec<String>> {
+    let Some((_, document)) = documents.node(node) else {
+        return Err(vec![format!("there is no Node named `{node}` in the documents")]);
+    };
+    let spec = &document.spec;
+    let bgp = &spec.bgp;
+    let settings = documents.configuration(node);
+    let mut config = Config::empty(node);
+    config.addresses.extend(bgp.ipv4_address.map(|address| IpNetwork::V4(address.0)));
+    config.addresses.extend(bgp.ipv6_address.map(|address| IpNetwork::V6(address.0)));
+    config.own_blocks.extend(spec.pod_cidrs.iter().map(|cidr| cidr.0));
+    config.protocol = settings.route_protocol.unwrap_or(ROUTE_PROTOCOL);
+    config.metric = settings.route_metric.unwrap_or(ROUTE_METRIC);
+    // `enabled: false` is about what is said to peers; a bgpd that comes back soon finds its routes all the same.
+    if let Some(time) = settings.graceful_restart.and_then(|restart| restart.restart_time) {
+        config.restart_time = time.0;
+    }
+    config.ignored_interfaces = settings.ignored_interfaces.unwrap_or_default();
+    if let Some(severity) = settings.log_severity {
+        config.log_severity = format!("{severity:?}").to_lowercase();
+    }
+
+    let pools = documents.pools().filter(|(_, pool)| !pool.disabled).map(|(_, pool)| pool.cidr.0);
+    let services =
+        [settings.service_cluster_ips, settings.service_external_ips, settings.service_load_balancer_ips];
+    let services = services.into_iter().flatten().flatten().map(|range| range.cidr.0);
+    let mut allowed: BTreeSet<Allowed> = pools
+        .chain(services)
+        .map(|cidr| Allowed { cidr, by: Match::In, min: 0, max: longest(&cidr) })
+        .collect();
+    // Any filter counts, also one no peer names now: the guard bounds what bgpd could be made to ask for, bgpd's
+    // policy decides.
+    for document in documents.documents() {
+        let Some(filter) = documents.filter(document.name()) else { continue };
+        for (rules, default) in [(&filter.import_v4, "0.0.0.0/0"), (&filter.import_v6, "::/0")] {
+            allowed.extend(rules.iter().filter_map(|rule| allowed_by(rule, default.parse().ok()?)));
+        }
+    }
+    config.allowed = allowed.into_iter().collect();
+    Ok(config)
+}
+
+/// The prefix part of an import rule. Its other conditions look at what only bgpd sees.
+fn allowed_by(rule: &FilterRule, default: IpNetwork) -> Option<Allowed> {
+    if rule.action != Action::Accept {
+        return None;
+    }
+    let cidr = rule.cidr.map_or(default, |cidr| cidr.0);
+    let by = match rule.match_operator {
+        Some(MatchOperator::Equal) => Match::Equal,
+        Some(MatchOperator::NotEqual) => Match::NotEqual,
+        Some(MatchOperator::NotIn) => Match::NotIn,
+        Some(MatchOperator::In) | None => Match::In,
+    };
+    let bounds = rule.prefix_length;
+    let min = bounds.and_then(|bounds| bounds.min).unwrap_or(0);
+    let max = bounds.and_then(|bounds| bounds.max).unwrap_or_else(|| longest(&cidr));
+    Some(Allowed { cidr, by, min, max })
+}
+
+fn longest(network: &IpNetwork) -> u8 {
+    if network.is_ipv4() { 32 } else { 128 }
+}
+
+/// `*` and `?`, as in a shell. Linear in the product of the lengths, which are those of device names.
+fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.split_first(), text.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => (0..=text.len()).any(|skip| wildcard(rest, &text[skip..])),
+        (Some((b'?', pattern)), Some((_, text))) => wildcard(pattern, text),
+        (Some((one, pattern)), Some((other, text))) => one == other && wildcard(pattern, text),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTS: &str = r#"
+apiVersion: causeway.dev/v1alpha1
+kind: Node
+metadata: {name: a}
+spec:
+  bgp: {ipv4Address: 192.0.2.11/24, ipv6Address: "2001:db8::11/64"}
+  podCIDRs: [10.244.1.0/24]
+---
+apiVersion: causeway.dev/v1alpha1
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {gracefulRestart: {restartTime: 30s}, routeMetric: 1800, ignoredInterfaces: ["docker*"]}
+---
+apiVersion: causeway.dev/v1alpha1
+kind: BGPConfiguration
+metadata: {name: node.a}
+spec: {routeProtocol: 80}
+---
+apiVersion: causeway.dev/v1alpha1
+kind: IPPool
+metadata: {name: pods}
+spec: {cidr: 10.244.0.0/16}
+---
+apiVersion: causeway.dev/v1alpha1
+kind: IPPool
+metadata: {name: gone}
+spec: {cidr: 10.99.0.0/16, disabled: true}
+---
+apiVersion: causeway.dev/v1alpha1
+kind: BGPFilter
+metadata: {name: in}
+spec:
+  importV4: [{cidr: 0.0.0.0/0, matchOperator: Equal, action: Accept},
+             {cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {min: 8, max: 24}, action: Accept},
+             {cidr: 172.16.0.0/12, matchOperator: In, action: Reject}]
+  importV6: [{action: Accept}]
+  exportV4: [{cidr: 203.0.113.0/24, matchOperator: Equal, action: Accept}]
+"#;
+
+    #[test]
+    fn documents_become_a_configuration() {
+        let documents = causeway_api::source::parse("test.yaml", DOCUMENTS).unwrap();
+        let config = lower(&documents, "a").unwrap();
+        let network = |text: &str| text.parse::<IpNetwork>().unwrap();
+        let allowed = |cidr, by, min, max| Allowed { cidr: network(cidr), by, min, max };
+        assert_eq!(
+            config,
+            Config {
+                node: "a".to_owned(),
+                addresses: vec![network("192.0.2.11/24"), network("2001:db8::11/64")],
+                own_blocks: vec![network("10.244.1.0/24")],
+                allowed: vec![
+                    allowed("0.0.0.0/0", Match::Equal, 0, 32),
+                    allowed("10.0.0.0/8", Match::In, 8, 24),
+                    allowed("10.244.0.0/16", Match::In, 0, 32),
+                    allowed("::/0", Match::In, 0, 128),
+                ],
+                protocol: 80,
+                metric: 1800,
+                restart_time: Duration::from_secs(30),
+                ignored_interfaces: vec!["docker*".to_owned()],
+                log_severity: "info".to_owned(),
+            }
+        );
+        let errors = lower(&documents, "b").unwrap_err();
+        assert_eq!(errors, ["there is no Node named `b` in the documents"]);
+    }
+
+    #[test]
+    fn devices_are_ignored_by_wildcard() {
+        let config =
+            Config { ignored_interfaces: vec!["docker*".into(), "tun?".into()], ..Config::empty("a") };
+        for (device, ignored) in
+            [("docker0", true), ("docker", true), ("tun1", true), ("tun10", false), ("eth0", false)]
+        {
+            assert_eq!(config.ignores(device), ignored, "{device}");
+        }
+    }
+}

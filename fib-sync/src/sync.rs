@@ -1,0 +1,389 @@
+//! The thread that owns the kernel: it runs the [`Engine`] over a real netlink socket and listener.
+//!
+//! One blocking thread, because a network namespace belongs to a thread and netlink answers at once. It sleeps in
+//! `poll` on the listener and on a wake-up socket; the tasks of the daemon hand it [`Input`]s through a bounded
+//! channel and ring the bell. Nothing here waits for another process: what is to be told bgpd goes into the
+//! [`Outbox`], which keeps one message per prefix and next hop at most, however slowly it is read.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use causeway_api::control::{FibRoute, NodeInfo};
+use causeway_api::fib::{Command, Event, NextHop};
+use causeway_api::pod_store;
+use causeway_kernel::{Error, Monitor, Netlink};
+use ipnetwork::IpNetwork;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::config::Config;
+use crate::desired::Pod;
+use crate::engine::Engine;
+use crate::view::Numbers;
+
+/// How many inputs may wait; the tasks wait when it is full.
+const INPUTS: usize = 64;
+/// How many inputs are taken between two looks at the kernel.
+const INPUTS_AT_ONCE: usize = 16;
+/// The most messages in the outbox before commands of bgpd are left waiting.
+const OUTBOX_HIGH: usize = 100_000;
+/// How long the thread sleeps at most.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// How soon a socket that could not be opened is tried again.
+const REOPEN: Duration = Duration::from_secs(1);
+
+/// What comes from bgpd.
+#[derive(Debug)]
+pub enum FeedInput {
+    /// It connected; its messages follow, those for it go into the outbox.
+    Connected(Arc<Outbox>),
+    /// Its messages in order.
+    Commands(Vec<Command>),
+    /// The connection ended.
+    Disconnected,
+}
+
+/// What comes from this daemon's own tasks.
+#[derive(Debug)]
+pub enum Input {
+    /// Another configuration.
+    Config(Arc<Config>),
+    /// The pods on record.
+    Pods(Vec<Pod>),
+    /// The rows of `show fib`.
+    Rows(oneshot::Sender<Vec<FibRoute>>),
+    /// `show node`.
+    Node(oneshot::Sender<NodeInfo>),
+    /// The names of the underlay links.
+    Underlay(oneshot::Sender<Vec<String>>),
+    /// Numbers for the metrics.
+    Numbers(oneshot::Sender<Numbers>),
+    /// Whether the kernel has been read.
+    Ready(oneshot::Sender<Result<(), String>>),
+    /// The end.
+    Stop,
+}
+
+/// Hands inputs to the thread.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    feed: mpsc::Sender<FeedInput>,
+    inputs: mpsc::Sender<Input>,
+    bell: Arc<UnixStream>,
+}
+
+impl Handle {
+    /// Hands over what comes from bgpd; waits while too much is waiting. Whether the thread is there.
+    pub async fn feed(&self, input: FeedInput) -> bool {
+        let sent = self.feed.send(input).await.is_ok();
+        self.ring();
+        sent
+    }
+
+    /// Hands over an input, past whatever bgpd sent. Whether the thread is there.
+    pub async fn send(&self, input: Input) -> bool {
+        let sent = self.inputs.send(input).await.is_ok();
+        self.ring();
+        sent
+    }
+
+    /// As [`Handle::send`], for threads that may block.
+    pub fn blocking_send(&self, input: Input) -> bool {
+        let sent = self.inputs.blocking_send(input).is_ok();
+        self.ring();
+        sent
+    }
+
+    /// Asks and waits for the answer; `None` when the thread ended.
+    pub async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Option<T> {
+        let (answer, asked) = oneshot::channel();
+        if !self.send(input(answer)).await {
+            return None;
+        }
+        asked.await.ok()
+    }
+
+    /// Wakes the thread. A full bell has been rung already.
+    fn ring(&self) {
+        let _ = (&*self.bell).write(&[0]);
+    }
+}
+
+/// What waits to be sent to bgpd: in order, but of several messages about one prefix or next hop only the last.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    filled: Notify,
+    emptied: Mutex<Option<Handle>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Numbers of the waiting messages, in order; one whose message is gone was overtaken.
+    order: VecDeque<u64>,
+    messages: HashMap<u64, Event>,
+    statuses: HashMap<IpNetwork, u64>,
+    next_hops: HashMap<NextHop, u64>,
+    next: u64,
+}
+
+impl Outbox {
+    /// An empty one. `waker` is rung when it was drained.
+    pub fn new(waker: Handle) -> Outbox {
+        Outbox { emptied: Mutex::new(Some(waker)), ..Outbox::default() }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // The queue is whole after every statement; a panic elsewhere does not make it less so.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts messages in.
+    pub fn push(&self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut queue = self.queue();
+        for event in events {
+            let number = queue.next;
+            queue.next += 1;
+            let overtaken = match &event {
+                Event::Status { prefix, .. } => queue.statuses.insert(*prefix, number),
+                Event::NextHopState { next_hop, .. } => queue.next_hops.insert(*next_hop, number),
+                _ => None,
+            };
+            if let Some(overtaken) = overtaken {
+                queue.messages.remove(&overtaken);
+            }
+            queue.order.push_back(number);
+            queue.messages.insert(number, event);
+        }
+        if queue.order.len() > 2 * queue.messages.len() + 1024 {
+            let Queue { order, messages, .. } = &mut *queue;
+            order.retain(|number| messages.contains_key(number));
+        }
+        drop(queue);
+        self.filled.notify_one();
+    }
+
+    /// How many messages wait.
+    pub fn len(&self) -> usize {
+        self.queue().messages.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes up to `most` messages; waits for one.
+    pub async fn take(&self, most: usize) -> Vec<Event> {
+        loop {
+            let taken = self.take_now(most);
+            if !taken.is_empty() {
+                return taken;
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// Takes up to `most` messages of those that are there.
+    pub fn take_now(&self, most: usize) -> Vec<Event> {
+        let mut taken = Vec::new();
+        let mut queue = self.queue();
+        let was_full = queue.messages.len() >= OUTBOX_HIGH;
+        while taken.len() < most
+            && let Some(number) = queue.order.pop_front()
+        {
+            let Some(event) = queue.messages.remove(&number) else { continue };
+            match &event {
+                Event::Status { prefix, .. } => queue.statuses.remove(prefix),
+                Event::NextHopState { next_hop, .. } => queue.next_hops.remove(next_hop),
+                _ => None,
+            };
+            taken.push(event);
+        }
+        let emptied = was_full && queue.messages.len() < OUTBOX_HIGH;
+        drop(queue);
+        if emptied && let Some(waker) = &*self.emptied.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.ring();
+        }
+        taken
+    }
+}
+
+/// The thread and the way to it.
+#[derive(Debug)]
+pub struct KernelThread {
+    /// Hands inputs to it.
+    pub handle: Handle,
+    /// Joins it.
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+/// Starts the thread in the calling thread's network namespace. Sockets that cannot be opened are tried again.
+///
+/// # Errors
+/// The thread or the bell cannot be made.
+pub fn start(config: Config, run_dir: PathBuf) -> io::Result<KernelThread> {
+    let (bell, ear) = UnixStream::pair()?;
+    bell.set_nonblocking(true)?;
+    ear.set_nonblocking(true)?;
+    let (feed, fed) = mpsc::channel(INPUTS);
+    let (inputs, received) = mpsc::channel(INPUTS);
+    let handle = Handle { feed, inputs, bell: Arc::new(bell) };
+    let thread = std::thread::Builder::new().name("kernel".to_owned()).spawn(move || {
+        let engine = Engine::new(config, Instant::now());
+        Worker { engine, fed, received, ear, run_dir, outbox: None, mtu: None }.run();
+    })?;
+    Ok(KernelThread { handle, thread })
+}
+
+struct Worker {
+    engine: Engine,
+    fed: mpsc::Receiver<FeedInput>,
+    received: mpsc::Receiver<Input>,
+    ear: UnixStream,
+    run_dir: PathBuf,
+    outbox: Option<Arc<Outbox>>,
+    /// The pod MTU that was written.
+    mtu: Option<u32>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            match self.work() {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(%error, "netlink sockets failed: opening new ones");
+                    self.engine.kernel_failed(&error, Instant::now());
+                    std::thread::sleep(REOPEN);
+                }
+            }
+        }
+    }
+
+    /// Works until the end, or until the sockets are of no use.
+    fn work(&mut self) -> Result<(), Error> {
+        let mut kernel = Netlink::open()?;
+        let mut monitor = Monitor::open(kernel.port()?)?;
+        // What happened before the listener was there is not known.
+        self.engine.hint(&causeway_kernel::Hint::Overrun);
+        loop {
+            for hint in monitor.drain()? {
+                self.engine.hint(&hint);
+            }
+            if !self.take_inputs() {
+                return Ok(());
+            }
+            self.take_feed();
+            let now = Instant::now();
+            let more = self.engine.step(&mut kernel, now);
+            let events = self.engine.take_events();
+            if let Some(outbox) = &self.outbox {
+                outbox.push(events);
+            }
+            self.after_step();
+            let now = Instant::now();
+            let sleep = match more || !self.received.is_empty() || (!self.fed.is_empty() && self.takes_feed())
+            {
+                true => Duration::ZERO,
+                false => self.engine.deadline().map_or(LONGEST_SLEEP, |at| at.saturating_duration_since(now)),
+            };
+            self.sleep(&monitor, sleep.min(LONGEST_SLEEP))?;
+        }
+    }
+
+    /// bgpd's commands wait for the first dump, and while it does not read what it is told.
+    fn takes_feed(&self) -> bool {
+        self.engine.ready() && self.outbox.as_ref().is_none_or(|outbox| outbox.len() < OUTBOX_HIGH)
+    }
+
+    fn take_feed(&mut self) {
+        for _ in 0..INPUTS_AT_ONCE {
+            if !self.takes_feed() {
+                return;
+            }
+            match self.fed.try_recv() {
+                Ok(FeedInput::Connected(outbox)) => {
+                    self.engine.connect();
+                    self.outbox = Some(outbox);
+                }
+                Ok(FeedInput::Commands(commands)) => {
+                    for command in commands {
+                        self.engine.command(command);
+                    }
+                }
+                Ok(FeedInput::Disconnected) => {
+                    self.engine.disconnect(Instant::now());
+                    self.outbox = None;
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Takes what is waiting; `false` at the end.
+    fn take_inputs(&mut self) -> bool {
+        for _ in 0..INPUTS_AT_ONCE {
+            match self.received.try_recv() {
+                Ok(Input::Config(config)) => self.engine.configure((*config).clone()),
+                Ok(Input::Pods(pods)) => self.engine.set_pods(pods),
+                // Whoever asked may have gone.
+                Ok(Input::Rows(answer)) => drop(answer.send(self.engine.rows())),
+                Ok(Input::Node(answer)) => drop(answer.send(self.engine.node())),
+                Ok(Input::Underlay(answer)) => drop(answer.send(self.engine.underlay())),
+                Ok(Input::Numbers(answer)) => drop(answer.send(self.engine.numbers())),
+                Ok(Input::Ready(answer)) => drop(answer.send(match self.engine.ready() {
+                    true => Ok(()),
+                    false => Err("the kernel has not been read yet".to_owned()),
+                })),
+                Ok(Input::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => return false,
+                Err(mpsc::error::TryRecvError::Empty) => return true,
+            }
+        }
+        true
+    }
+
+    fn after_step(&mut self) {
+        if !self.engine.ready() {
+            return;
+        }
+        let (mtu, reason) = self.engine.pod_mtu();
+        if self.mtu != Some(mtu) {
+            match pod_store::write_mtu(&self.run_dir, mtu) {
+                Ok(()) => {
+                    tracing::info!(mtu, %reason, "pods get this MTU");
+                    self.mtu = Some(mtu);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, folder = %self.run_dir.display(), "the pod MTU cannot be written")
+                }
+            }
+        }
+    }
+
+    /// Sleeps until an event, the bell, or the time is over.
+    fn sleep(&mut self, monitor: &Monitor, time: Duration) -> Result<(), Error> {
+        let mut fds = [
+            PollFd::new(monitor.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.ear.as_fd(), PollFlags::POLLIN),
+        ];
+        // Rounded up, so that a deadline is over when the thread wakes.
+        let millis = if time.is_zero() { 0 } else { time.as_millis() as u64 + 1 };
+        let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Error::Socket { what: "poll", source: errno.into() }),
+        }
+        let mut rung = [0; 256];
+        while matches!((&self.ear).read(&mut rung), Ok(count) if count > 0) {}
+        Ok(())
+    }
+}
