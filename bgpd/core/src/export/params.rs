@@ -21,9 +21,9 @@ pub struct ExportParams {
     pub local_as: Asn,
     /// What becomes of next hops.
     pub next_hop_mode: NextHopMode,
-    /// This speaker's address as next hop of IPv4 prefixes; without one the family is not advertised.
+    /// This speaker's address as next hop of IPv4 prefixes; without one no such next hop is sent.
     pub self_v4: Option<Ipv4Addr>,
-    /// This speaker's address as next hop of IPv6 prefixes; without one the family is not advertised.
+    /// This speaker's address as next hop of IPv6 prefixes; without one no such next hop is sent.
     pub self_v6: Option<Ipv6Addr>,
     /// This speaker's link-local address on the link it shares with the peer (RFC 2545).
     pub link_local: Option<Ipv6Addr>,
@@ -66,14 +66,16 @@ impl ExportParams {
         }
     }
 
-    /// The group key of one family; `None` where the family is not advertised to this member.
+    /// The group key of one family; `None` where it is not negotiated.
     pub(super) fn group_key(&self, family: Family) -> Option<GroupKey> {
         if !self.families.contains(family) {
             return None;
         }
         let self_next_hop = match family {
-            Family::Ipv4Unicast => self.self_v4?.into(),
-            Family::Ipv6Unicast => NextHop { global: self.self_v6?.into(), link_local: self.link_local },
+            Family::Ipv4Unicast => self.self_v4.map(NextHop::from),
+            Family::Ipv6Unicast => {
+                self.self_v6.map(|global| NextHop { global: global.into(), link_local: self.link_local })
+            }
         };
         let ibgp = self.kind == SessionKind::Ibgp;
         Some(GroupKey {
@@ -96,7 +98,7 @@ pub(super) struct GroupKey {
     pub kind: SessionKind,
     pub local_as: Asn,
     pub next_hop_mode: NextHopMode,
-    pub self_next_hop: NextHop,
+    pub self_next_hop: Option<NextHop>,
     pub client: bool,
     pub cluster_id: Ipv4Addr,
     pub four_octet_as: bool,

@@ -31,15 +31,19 @@ pub(super) fn before_policy<'a>(
     }
 }
 
-/// The attributes as sent. `keep_next_hop`: the policy has set it. Borrowed where nothing changes.
+/// The attributes as sent, borrowed where nothing changes. `keep_next_hop`: the policy has set it.
+///
+/// # Errors
+/// Why the path cannot be sent after all.
 pub(super) fn rewrite<'a>(
     attributes: &'a PathAttributes,
     source: &Source,
     key: &GroupKey,
     keep_next_hop: bool,
-) -> Cow<'a, PathAttributes> {
+) -> Result<Cow<'a, PathAttributes>, &'static str> {
     let mut sent = Cow::Borrowed(attributes);
-    let next_hop = next_hop(attributes, source, key, keep_next_hop);
+    let next_hop = next_hop(attributes, source, key, keep_next_hop)
+        .ok_or("no local address of the family to be the next hop")?;
     if next_hop != attributes.next_hop {
         sent.to_mut().next_hop = next_hop;
     }
@@ -56,7 +60,7 @@ pub(super) fn rewrite<'a>(
             }
         }
     }
-    sent
+    Ok(sent)
 }
 
 /// Over the border of the AS: our number before the path, nothing that is the AS's own business.
@@ -68,12 +72,12 @@ fn leave_as(sent: &mut PathAttributes, key: &GroupKey) {
     sent.ext_communities.retain(|community| community.is_transitive());
 }
 
-fn next_hop(attributes: &PathAttributes, source: &Source, key: &GroupKey, keep: bool) -> NextHop {
+fn next_hop(attributes: &PathAttributes, source: &Source, key: &GroupKey, keep: bool) -> Option<NextHop> {
     // A next hop that is passed on goes without its link-local companion, which means nothing beyond its own link
     // (RFC 2545 §3); one that is nothing but link-local cannot be passed on.
     let passed_on = NextHop { global: attributes.next_hop.global, link_local: None };
     if keep {
-        return passed_on;
+        return Some(passed_on);
     }
     let link_local_only = matches!(passed_on.global, IpAddr::V6(v6) if v6.is_unicast_link_local());
     if matches!(source, Source::Local { .. }) || link_local_only {
@@ -81,7 +85,7 @@ fn next_hop(attributes: &PathAttributes, source: &Source, key: &GroupKey, keep: 
     }
     match (key.next_hop_mode, key.kind) {
         (NextHopMode::Self_, _) | (NextHopMode::Auto, SessionKind::Ebgp) => key.self_next_hop,
-        (NextHopMode::Keep, _) | (NextHopMode::Auto, SessionKind::Ibgp) => passed_on,
+        (NextHopMode::Keep, _) | (NextHopMode::Auto, SessionKind::Ibgp) => Some(passed_on),
     }
 }
 
@@ -97,7 +101,7 @@ mod tests {
     const LOCAL: Source = Source::Local { export: true };
 
     fn sent(attributes: &PathAttributes, source: &Source, key: &GroupKey) -> PathAttributes {
-        rewrite(&before_policy(attributes, source, key), source, key, false).into_owned()
+        rewrite(&before_policy(attributes, source, key), source, key, false).unwrap().into_owned()
     }
 
     #[test]
@@ -136,8 +140,17 @@ mod tests {
             let key = GroupKey { next_hop_mode: mode, ..key(kind, true) };
             assert_eq!(sent(&path, &source, &key).next_hop, expected, "{source:?} {kind:?} {mode:?}");
         }
-        let set_by_policy = rewrite(&path, &LOCAL, &key(Ebgp, false), true).next_hop;
+        let set_by_policy = rewrite(&path, &LOCAL, &key(Ebgp, false), true).unwrap().next_hop;
         assert_eq!(set_by_policy, theirs);
+    }
+
+    #[test]
+    fn without_an_address_of_the_family_there_is_no_next_hop_self() {
+        let key = |kind| GroupKey { self_next_hop: None, ..key(kind, false) };
+        let path = attributes(7);
+        assert!(rewrite(&path, &LOCAL, &key(SessionKind::Ibgp), false).is_err());
+        assert!(rewrite(&path, &from_ebgp(1), &key(SessionKind::Ebgp), false).is_err());
+        assert!(rewrite(&path, &from_ebgp(1), &key(SessionKind::Ibgp), false).is_ok());
     }
 
     #[test]
@@ -163,7 +176,7 @@ mod tests {
         assert_eq!(sent(&path, &from_ibgp(1, false), &key(SessionKind::Ebgp, false)).med, None);
         assert_eq!(sent(&path, &from_ebgp(1), &key(SessionKind::Ibgp, false)).med, Some(50));
         assert_eq!(sent(&path, &LOCAL, &key(SessionKind::Ebgp, false)).med, Some(50));
-        let policy_set = rewrite(&path, &from_ebgp(1), &key(SessionKind::Ebgp, false), false).med;
+        let policy_set = rewrite(&path, &from_ebgp(1), &key(SessionKind::Ebgp, false), false).unwrap().med;
         assert_eq!(policy_set, Some(50));
     }
 

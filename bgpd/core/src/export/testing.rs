@@ -25,12 +25,7 @@ pub fn attributes(number: u32) -> PathAttributes {
 
 /// From an external peer whose BGP identifier is its number.
 pub fn from_ebgp(peer: u32) -> Source {
-    Source::Peer {
-        id: PeerId(peer),
-        kind: SessionKind::Ebgp,
-        client: false,
-        router_id: Ipv4Addr::from(peer),
-    }
+    Source::Peer { id: PeerId(peer), kind: SessionKind::Ebgp, client: false, router_id: Ipv4Addr::from(peer) }
 }
 
 /// From an internal peer whose BGP identifier is its number.

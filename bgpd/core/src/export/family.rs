@@ -1,0 +1,199 @@
+//! The update groups of one family. Owner of them. Pure.
+
+use bytes::Bytes;
+use causeway_bgp_wire::{Prefix, PrefixKey};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use super::group::Group;
+use super::params::GroupKey;
+use super::reader::{Phase, Reader, SentCounts};
+use super::transfer::{Differences, transfer};
+use super::walk::Since;
+use super::{Limits, Shared};
+use crate::attrs::AttrSet;
+use crate::event::{PeerId, PullState};
+use crate::rib::{BestPath, LocRib};
+
+/// All groups of a family.
+pub(super) struct FamilyExport<P> {
+    groups: Vec<Option<Group<P>>>,
+    group_of: HashMap<PeerId, usize, RandomState>,
+    differences: Differences,
+    next_serial: u64,
+    limits: Limits,
+    /// Nothing is sent (RFC 4724 §4.1).
+    pub held: bool,
+}
+
+impl<P: PrefixKey> FamilyExport<P> {
+    pub fn new(limits: Limits) -> Self {
+        FamilyExport {
+            groups: Vec::new(),
+            group_of: HashMap::default(),
+            differences: Differences::default(),
+            next_serial: 0,
+            limits,
+            held: false,
+        }
+    }
+
+    fn group(&self, peer: PeerId) -> Option<&Group<P>> {
+        self.groups.get(*self.group_of.get(&peer)?)?.as_ref()
+    }
+
+    fn group_mut(&mut self, peer: PeerId) -> Option<&mut Group<P>> {
+        self.groups.get_mut(*self.group_of.get(&peer)?)?.as_mut()
+    }
+
+    /// The groups there are.
+    #[cfg(test)]
+    pub fn groups(&self) -> impl Iterator<Item = &Group<P>> {
+        self.groups.iter().flatten()
+    }
+
+    /// Members, in no particular order.
+    pub fn members(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.groups.iter().flatten().flat_map(|group| group.readers.keys().copied())
+    }
+
+    /// A new member of the group with this key.
+    pub fn join(&mut self, peer: PeerId, key: GroupKey, rib: &dyn LocRib, shared: &mut Shared) {
+        let index = self.find_or_make(key, rib, shared);
+        if let Some(group) = &mut self.groups[index] {
+            group.join(peer, Reader::new());
+            self.group_of.insert(peer, index);
+        }
+    }
+
+    /// The member has these parameters now. True where it is owed something for it.
+    pub fn change(&mut self, peer: PeerId, key: GroupKey, rib: &dyn LocRib, shared: &mut Shared) -> bool {
+        let Some(from) = self.group_of.get(&peer).copied() else {
+            self.join(peer, key, rib, shared);
+            return true;
+        };
+        let to = self.find_or_make(key, rib, shared);
+        if from == to {
+            return false;
+        }
+        if let Ok([Some(old), Some(new)]) = self.groups.get_disjoint_mut([from, to])
+            && transfer(old, new, peer, &mut self.differences)
+        {
+            self.group_of.insert(peer, to);
+        }
+        self.drop_if_empty(from);
+        true
+    }
+
+    /// The member is gone.
+    pub fn leave(&mut self, peer: PeerId) {
+        if let Some(index) = self.group_of.remove(&peer) {
+            if let Some(group) = &mut self.groups[index] {
+                group.leave(peer);
+            }
+            self.drop_if_empty(index);
+        }
+    }
+
+    fn drop_if_empty(&mut self, index: usize) {
+        let group = &mut self.groups[index];
+        if group.as_ref().is_some_and(|group| group.readers.is_empty()) {
+            *group = None;
+        }
+    }
+
+    fn find_or_make(&mut self, key: GroupKey, rib: &dyn LocRib, shared: &mut Shared) -> usize {
+        let found = self.groups.iter().position(|group| group.as_ref().is_some_and(|g| g.key == key));
+        if let Some(index) = found {
+            return index;
+        }
+        self.next_serial += 1;
+        let mut group = Group::new(key, self.next_serial, self.limits);
+        rib.for_each_best(P::FAMILY, &mut |prefix, best| {
+            if let Some(prefix) = P::from_prefix(prefix) {
+                group.fill(prefix, best, shared);
+            }
+        });
+        match self.groups.iter().position(Option::is_none) {
+            Some(index) => {
+                self.groups[index] = Some(group);
+                index
+            }
+            None => {
+                self.groups.push(Some(group));
+                self.groups.len() - 1
+            }
+        }
+    }
+
+    /// The best path of a prefix changed.
+    pub fn route_changed(&mut self, prefix: P, best: Option<&BestPath>, shared: &mut Shared) {
+        self.differences.clear();
+        for group in self.groups.iter_mut().flatten() {
+            group.route_changed(prefix, best, shared);
+        }
+    }
+
+    pub fn refresh(&mut self, peer: PeerId, enhanced: bool, shared: &mut Shared) {
+        if let Some(group) = self.group_mut(peer) {
+            group.refresh(peer, enhanced, shared);
+        }
+    }
+
+    pub fn pull(
+        &mut self,
+        peer: PeerId,
+        budget: usize,
+        out: &mut Vec<Bytes>,
+        shared: &mut Shared,
+    ) -> PullState {
+        if self.held {
+            return PullState::Drained;
+        }
+        self.differences.clear();
+        match self.group_mut(peer) {
+            Some(group) => group.pull(peer, budget, out, shared),
+            None => PullState::Drained,
+        }
+    }
+
+    /// Whether the member was told of anything yet.
+    fn is_served(&self, group: &Group<P>, peer: PeerId) -> bool {
+        let fresh = Phase::Start(Since::NOTHING_KNOWN);
+        !self.held && group.readers.get(&peer).is_some_and(|reader| reader.phase != fresh)
+    }
+
+    pub fn advertised(
+        &self,
+        peer: PeerId,
+        position: usize,
+        limit: usize,
+        row: &mut dyn FnMut(Prefix, &AttrSet),
+    ) -> Option<usize> {
+        let group = self.group(peer).filter(|group| self.is_served(group, peer))?;
+        let slots = group.stream.table.slots() as usize;
+        let end = slots.min(position.saturating_add(limit));
+        for entry in (position..end).filter_map(|slot| group.stream.table.get(slot as u32)) {
+            if let (Some(attrs), true) = (entry.attrs(), entry.origin() != Some(peer)) {
+                row(entry.prefix.into(), attrs);
+            }
+        }
+        (end < slots).then_some(end)
+    }
+
+    pub fn advertised_path(&self, peer: PeerId, prefix: &P) -> Option<AttrSet> {
+        let group = self.group(peer).filter(|group| self.is_served(group, peer))?;
+        let entry = group.stream.table.get(group.stream.table.find(prefix)?)?;
+        entry.attrs().filter(|_| entry.origin() != Some(peer)).cloned()
+    }
+
+    pub fn advertised_count(&self, peer: PeerId) -> u64 {
+        let group = self.group(peer).filter(|group| self.is_served(group, peer));
+        group.map_or(0, |group| group.stream.table.live() - group.stream.table.live_from(peer))
+    }
+
+    pub fn sent(&self, peer: PeerId) -> SentCounts {
+        let reader = self.group(peer).and_then(|group| group.readers.get(&peer));
+        reader.map(|reader| reader.sent).unwrap_or_default()
+    }
+}

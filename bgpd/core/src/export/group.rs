@@ -1,0 +1,341 @@
+//! An update group of one family: members that are sent the same.
+//!
+//! Owner of the group's Adj-RIB-Out and of its members' places. Pure. RFC 4271 §9.2, RFC 2918, RFC 4724 §2, RFC 7313.
+//! The first member that comes to the end of the journal while something is pending writes the next block; the
+//! others find it there.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use causeway_bgp_wire::encode::encode_end_of_rib;
+use causeway_bgp_wire::{PrefixKey, RefreshKind, RouteRefresh, encode_route_refresh};
+
+use super::adj_rib_out::{Epoch, State};
+use super::block::Counts;
+use super::outcome::Outcomes;
+use super::params::GroupKey;
+use super::reader::{Due, Marker, Phase, Reader};
+use super::stream::Stream;
+use super::walk::{Place, Since, Slices};
+use super::{Limits, Shared};
+use crate::event::{PeerId, PullState};
+use crate::rib::{BestPath, Source};
+
+/// What a step counts at least, in octets of the budget of a pull, so that steps without octets come to an end.
+const STEP_COST: usize = 256;
+
+/// An update group.
+pub(super) struct Group<P> {
+    pub key: GroupKey,
+    /// Tells the group from others that had its place before.
+    pub serial: u64,
+    pub stream: Stream<P>,
+    outcomes: Outcomes,
+    pub readers: BTreeMap<PeerId, Reader>,
+    slices: Slices,
+    idle: Vec<PeerId>,
+    limits: Limits,
+}
+
+impl<P: PrefixKey> Group<P> {
+    pub fn new(key: GroupKey, serial: u64, limits: Limits) -> Self {
+        Group {
+            stream: Stream::new(key.encode_context()),
+            key,
+            serial,
+            outcomes: Outcomes::default(),
+            readers: BTreeMap::new(),
+            slices: Slices::default(),
+            idle: Vec::new(),
+            limits,
+        }
+    }
+
+    fn state(&mut self, prefix: P, best: Option<&BestPath>, shared: &mut Shared) -> State {
+        let Shared { interner, warnings, .. } = shared;
+        let attrs = best.and_then(|best| {
+            self.outcomes.outcome(prefix, best, &self.key, interner, &mut |text| warnings.push(text))
+        });
+        let origin = best.and_then(|best| match best.source {
+            Source::Local { .. } => None,
+            Source::Peer { id, .. } => Some(id),
+        });
+        State { attrs, origin }
+    }
+
+    /// A route of the Loc-RIB as the group is made.
+    pub fn fill(&mut self, prefix: P, best: &BestPath, shared: &mut Shared) {
+        let state = self.state(prefix, Some(best), shared);
+        if state.attrs.is_some() {
+            self.stream.fill(prefix, state);
+        }
+    }
+
+    /// The best path of a prefix changed.
+    pub fn route_changed(&mut self, prefix: P, best: Option<&BestPath>, shared: &mut Shared) {
+        let state = self.state(prefix, best, shared);
+        self.stream.change(prefix, state);
+        if !self.stream.pending.is_empty() {
+            self.wake_idle(shared);
+        }
+    }
+
+    fn wake_idle(&mut self, shared: &mut Shared) {
+        for peer in self.idle.drain(..) {
+            if let Some(reader) = self.readers.get_mut(&peer)
+                && std::mem::take(&mut reader.idle)
+            {
+                shared.wake.push(peer);
+            }
+        }
+    }
+
+    /// A new member. `reader` must not have a place in the journal.
+    pub fn join(&mut self, peer: PeerId, reader: Reader) {
+        self.stream.members.insert(peer);
+        self.readers.insert(peer, reader);
+    }
+
+    /// A member goes. Its reader keeps only what is not bound to the group.
+    pub fn leave(&mut self, peer: PeerId) -> Option<Reader> {
+        let reader = self.readers.remove(&peer)?;
+        self.stream.members.remove(&peer);
+        if let Some(at) = reader.position() {
+            self.stream.journal.leave(at);
+        }
+        self.idle.retain(|idle| *idle != peer);
+        self.settle();
+        Some(reader)
+    }
+
+    /// Takes a mark for a member that is to walk, and a place in the journal where it goes on afterwards.
+    pub fn begin_walk(&mut self, since: Since) -> Phase {
+        if self.stream.journal.is_unread() {
+            self.stream.absorb();
+        }
+        let mark = self.stream.mark();
+        Phase::Walk { since, mark, slot: 0, at: self.stream.journal.join() }
+    }
+
+    /// The member is to be sent the table again.
+    pub fn refresh(&mut self, peer: PeerId, enhanced: bool, shared: &mut Shared) {
+        let Some(reader) = self.readers.get_mut(&peer) else { return };
+        let again = reader.refresh.unwrap_or(false);
+        reader.refresh = Some(enhanced || again);
+        if std::mem::take(&mut reader.idle) {
+            shared.wake.push(peer);
+        }
+    }
+
+    /// Appends messages for a member, about `budget` octets.
+    pub fn pull(
+        &mut self,
+        peer: PeerId,
+        mut budget: usize,
+        out: &mut Vec<Bytes>,
+        shared: &mut Shared,
+    ) -> PullState {
+        while budget > 0 {
+            let before = out.len();
+            let Some(counts) = self.step(peer, out) else {
+                return self.drained(peer, shared);
+            };
+            let bytes = out[before..].iter().map(Bytes::len).sum();
+            if let Some(reader) = self.readers.get_mut(&peer) {
+                reader.count(counts, bytes);
+            }
+            budget = budget.saturating_sub(bytes.max(STEP_COST));
+        }
+        PullState::More
+    }
+
+    fn drained(&mut self, peer: PeerId, shared: &mut Shared) -> PullState {
+        if let Some(reader) = self.readers.get_mut(&peer)
+            && !std::mem::replace(&mut reader.idle, true)
+        {
+            self.idle.push(peer);
+        }
+        self.give_up_on_stuck(shared);
+        PullState::Drained
+    }
+
+    /// One thing a member does; `None` where there is nothing to do.
+    fn step(&mut self, peer: PeerId, out: &mut Vec<Bytes>) -> Option<Counts> {
+        let reader = self.readers.get_mut(&peer)?;
+        if let Some((bytes, counts)) = reader.backlog.pop_front() {
+            out.push(bytes);
+            return Some(counts);
+        }
+        match reader.phase {
+            Phase::Start(since) => {
+                let phase = self.begin_walk(since);
+                self.readers.get_mut(&peer)?.phase = phase;
+                Some(Counts::default())
+            }
+            Phase::Walk { since, mark, slot, at } => {
+                let (block, next) = self.slices.slice(&self.stream, Place { since, mark, slot });
+                let counts = block.map(|block| block.hand_out(peer, out)).unwrap_or_default();
+                match next {
+                    Some(slot) => reader.phase = Phase::Walk { since, mark, slot, at },
+                    None => {
+                        reader.phase = Phase::Live { at };
+                        self.walk_ended(peer);
+                    }
+                }
+                Some(counts)
+            }
+            Phase::Live { at } => self.live(peer, at, out),
+        }
+    }
+
+    fn walk_ended(&mut self, peer: PeerId) {
+        let due = self.due_now();
+        if let Some(reader) = self.readers.get_mut(&peer)
+            && let Some(marker) = &mut reader.marker
+        {
+            marker.1 = due;
+        }
+        if self.readers.len() == 1 {
+            self.slices.clear();
+        }
+        self.settle();
+    }
+
+    /// When a marker is due that stands for everything the group knows now.
+    pub fn due_now(&self) -> Due {
+        match self.stream.pending.is_empty() {
+            true => Due::At(self.stream.journal.end()),
+            false => Due::AfterPending(self.stream.emptied.0),
+        }
+    }
+
+    fn live(&mut self, peer: PeerId, at: u64, out: &mut Vec<Bytes>) -> Option<Counts> {
+        let reader = self.readers.get_mut(&peer)?;
+        if let Some((marker, due)) = &mut reader.marker {
+            if let (Due::AfterPending(times), (emptied, end)) = (&due, self.stream.emptied)
+                && emptied > *times
+            {
+                *due = Due::At(end);
+            }
+            if matches!(due, Due::At(end) if at >= *end) {
+                let counts = mark::<P>(*marker, out);
+                reader.marker = None;
+                return Some(counts);
+            }
+        }
+        if let Some(enhanced) = reader.refresh
+            && reader.marker.is_none()
+        {
+            self.begin_refresh(peer, at, enhanced);
+            return Some(Counts::default());
+        }
+        if self.stream.journal.get(at).is_none() {
+            if self.stream.pending.is_empty() {
+                return None;
+            }
+            let walking = self.readers.values().any(|reader| matches!(reader.phase, Phase::Walk { .. }));
+            self.stream.write(walking);
+            self.slices.clear();
+            self.cut();
+        }
+        let counts = self.stream.journal.get(at).map(|block| block.hand_out(peer, out));
+        if counts.is_some() {
+            let at = self.stream.journal.advance(at);
+            self.readers.get_mut(&peer)?.phase = Phase::Live { at };
+            self.settle();
+        }
+        Some(counts.unwrap_or_default())
+    }
+
+    /// The member first gets what is in the journal, then the whole table between the marks of RFC 7313.
+    fn begin_refresh(&mut self, peer: PeerId, at: u64, enhanced: bool) {
+        let mut backlog = self.rest_of_journal(peer, at);
+        if enhanced {
+            backlog.push((refresh_message::<P>(RefreshKind::BeginOfRefresh), Counts::default()));
+        }
+        self.stream.journal.leave(at);
+        // The member has left the journal but not the group: what is pending must reach it as a change, since it has
+        // been told something before.
+        let mark = self.stream.mark();
+        let at = self.stream.journal.join();
+        if let Some(reader) = self.readers.get_mut(&peer) {
+            reader.backlog.extend(backlog);
+            reader.refresh = None;
+            reader.marker = Some((Marker::EndOfRefresh { enhanced }, Due::Walking));
+            reader.phase = Phase::Walk { since: Since::NOTHING_KNOWN, mark, slot: 0, at };
+        }
+    }
+
+    /// What the member has not read of the journal.
+    pub fn rest_of_journal(&self, peer: PeerId, at: u64) -> Vec<(Bytes, Counts)> {
+        let mut rest = Vec::new();
+        for block in (at..self.stream.journal.end()).filter_map(|at| self.stream.journal.get(at)) {
+            let mut out = Vec::new();
+            let mut counts = block.hand_out(peer, &mut out);
+            rest.extend(out.into_iter().map(|bytes| (bytes, std::mem::take(&mut counts))));
+        }
+        rest
+    }
+
+    /// Cuts the journal where it has grown too long: who is too slow falls out and walks over what it missed.
+    fn cut(&mut self) {
+        let journal = &self.stream.journal;
+        if journal.bytes() <= self.limits.journal_bytes {
+            return;
+        }
+        let start = journal.start_for(self.limits.journal_bytes / 2);
+        for reader in self.readers.values_mut() {
+            if let Some(at) = reader.position().filter(|at| *at < start)
+                && let Some(block) = journal.get(at)
+            {
+                reader.fall_out(block.epoch);
+            }
+        }
+        self.stream.journal.cut(start);
+    }
+
+    fn needed(&self) -> Option<Epoch> {
+        self.readers.values().filter_map(Reader::needs_withdrawals_since).min()
+    }
+
+    /// Frees what nobody needs any more.
+    fn settle(&mut self) {
+        if self.stream.wants_sweep() {
+            let needed = self.needed();
+            self.stream.sweep(needed);
+        }
+    }
+
+    /// Where tombstones for members that do not read pile up, those are given up.
+    fn give_up_on_stuck(&mut self, shared: &mut Shared) {
+        let limit = self.limits.tombstones.max(self.stream.table.live() as usize);
+        let worn_out = self.stream.is_worn_out();
+        if !worn_out && self.stream.tombstones() <= limit {
+            return;
+        }
+        let readers = self.readers.iter();
+        let stuck = readers.filter(|(_, reader)| worn_out || reader.needs_withdrawals_since().is_some());
+        shared.stuck.extend(stuck.map(|(peer, _)| *peer));
+    }
+}
+
+fn mark<P: PrefixKey>(marker: Marker, out: &mut Vec<Bytes>) -> Counts {
+    match marker {
+        Marker::EndOfRib => {
+            let mut octets = Vec::new();
+            encode_end_of_rib(P::FAMILY, &mut octets);
+            out.push(octets.into());
+            Counts { updates: 1, withdrawn: 0 }
+        }
+        Marker::EndOfRefresh { enhanced } => {
+            out.extend(enhanced.then(|| refresh_message::<P>(RefreshKind::EndOfRefresh)));
+            Counts::default()
+        }
+    }
+}
+
+fn refresh_message<P: PrefixKey>(kind: RefreshKind) -> Bytes {
+    let mut octets = Vec::new();
+    encode_route_refresh(&RouteRefresh { family: P::FAMILY.afi_safi(), kind }, &mut octets);
+    octets.into()
+}

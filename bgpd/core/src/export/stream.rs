@@ -1,0 +1,361 @@
+//! What all members of a group are told, once: table, pending queue and journal of one family.
+//!
+//! Owner: the group. Pure. A change of a route goes into the table at once and into the pending queue; it is *told*
+//! when it is taken from there and encoded into the journal. Told entries bear the epoch in which that happened, so that
+//! a walk over the table knows what a member has, or will have, from the journal:
+//!
+//! - [`Stream::mark`] divides time: what was told before has a lower epoch than what is told after. A member that
+//!   takes a mark and joins the journal's end in one step, and then walks over what was told before the mark, misses
+//!   nothing and is told nothing twice.
+//! - A withdrawn entry stays in the table as a tombstone while some member may need to be told of it: one that has to
+//!   read the withdrawal in the journal, or one that fell out of the journal and is owed a walk.
+
+use std::sync::Arc;
+
+use causeway_bgp_wire::encode::{EncodeContext, EncodedAttributes, encode_withdrawals};
+use causeway_bgp_wire::{Nlri, PrefixKey};
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
+
+use super::adj_rib_out::{AdjRibOut, Entry, Epoch, LAST_EPOCH, Stand, State, same_attributes};
+use super::block::{BlockBuilder, Counts};
+use super::journal::{Journal, Position};
+use super::pending::{Pending, Told};
+use crate::attrs::AttrSet;
+use crate::event::PeerId;
+
+/// About how many octets one step encodes.
+const STEP_BYTES: usize = 64 * 1024;
+/// At most this many prefixes are taken out of a bucket at a time.
+const STEP_PREFIXES: usize = 8 * 1024;
+/// A new epoch at least every so many octets of journal, so that a member that falls out is told little twice.
+const EPOCH_BYTES: usize = 256 * 1024;
+/// Tombstones are looked through when there are this many, then when there are twice as many as were left.
+const SWEEP_MIN: usize = 1024;
+
+/// Table, pending queue and journal.
+pub(super) struct Stream<P> {
+    pub table: AdjRibOut<P>,
+    pub pending: Pending,
+    pub journal: Journal,
+    /// Who is a member: an origin that is none needs no octets of its own.
+    pub members: HashSet<PeerId, RandomState>,
+    context: EncodeContext,
+    epoch: Epoch,
+    /// Whether something was told in this epoch, and how many octets.
+    used: bool,
+    used_bytes: usize,
+    /// How often the pending queue became empty, and where the journal ended the last time.
+    pub emptied: (u64, Position),
+    /// Counts changes of what is told.
+    pub version: u64,
+    tombstones: Vec<u32>,
+    sweep_at: usize,
+    builder: BlockBuilder,
+    scratch: Scratch<P>,
+}
+
+/// Buffers that are used again.
+struct Scratch<P> {
+    shared: Vec<P>,
+    owed: Vec<P>,
+    octets: Vec<u8>,
+}
+
+impl<P: PrefixKey> Stream<P> {
+    pub fn new(context: EncodeContext) -> Self {
+        Stream {
+            table: AdjRibOut::new(),
+            pending: Pending::new(),
+            journal: Journal::default(),
+            members: HashSet::default(),
+            context,
+            epoch: 1,
+            used: false,
+            used_bytes: 0,
+            emptied: (0, 0),
+            version: 0,
+            tombstones: Vec::new(),
+            sweep_at: SWEEP_MIN,
+            builder: BlockBuilder::default(),
+            scratch: Scratch { shared: Vec::new(), owed: Vec::new(), octets: Vec::new() },
+        }
+    }
+
+    /// What encoding depends on.
+    pub fn context(&self) -> &EncodeContext {
+        &self.context
+    }
+
+    /// Begins a new epoch if need be: what is told from now on has this epoch or a later one.
+    pub fn mark(&mut self) -> Epoch {
+        if self.used && self.epoch < LAST_EPOCH {
+            self.epoch += 1;
+            (self.used, self.used_bytes) = (false, 0);
+        }
+        self.epoch
+    }
+
+    /// Whether epochs are used up (after two thousand million marks): nobody can join any more.
+    pub fn is_worn_out(&self) -> bool {
+        self.epoch == LAST_EPOCH
+    }
+
+    /// What members were last told of an entry.
+    pub fn told(&self, entry: &Entry<P>) -> Told {
+        match entry.stand() {
+            Stand::Told(epoch) => Told { state: entry.state(), epoch },
+            Stand::Pending(record) => self.pending.told(record).clone(),
+        }
+    }
+
+    /// Puts a route into the table as told: for the first filling, which members get by walking.
+    pub fn fill(&mut self, prefix: P, state: State) {
+        let slot = self.table.find(&prefix).unwrap_or_else(|| self.table.insert(prefix));
+        self.table.set(slot, state);
+        self.table.entry(slot).set_stand(Stand::Told(self.epoch));
+        self.used = true;
+    }
+
+    /// What the members are to see of a prefix from now on.
+    pub fn change(&mut self, prefix: P, state: State) {
+        let slot = match self.table.find(&prefix) {
+            Some(slot) => slot,
+            None if state.attrs.is_none() => return,
+            None => self.table.insert(prefix),
+        };
+        let entry = self.table.entry(slot);
+        let before = entry.state();
+        if before.same(&state) {
+            return;
+        }
+        match entry.stand() {
+            Stand::Told(epoch) => {
+                // A withdrawal is not for the origin of what is withdrawn.
+                let state = match state.attrs {
+                    None => State { attrs: None, origin: before.origin },
+                    Some(_) => state,
+                };
+                let record = self.pending.insert(slot, &state, Told { state: before, epoch });
+                self.table.entry(slot).set_stand(Stand::Pending(record));
+                self.table.set(slot, state);
+            }
+            Stand::Pending(record) if self.pending.told(record).state.same(&state) => {
+                let told = self.pending.remove(record);
+                self.take_back(slot, told);
+            }
+            Stand::Pending(record) => {
+                let state = match state.attrs {
+                    None => State { attrs: None, origin: self.pending.told(record).state.origin },
+                    Some(_) => state,
+                };
+                self.pending.reinsert(record, &state);
+                self.table.set(slot, state);
+            }
+        }
+        if self.pending.is_empty() {
+            self.emptied();
+        }
+    }
+
+    /// The prefix is as members were told after all.
+    fn take_back(&mut self, slot: u32, told: Told) {
+        let gone = told.state.attrs.is_none();
+        self.table.set(slot, told.state);
+        self.table.entry(slot).set_stand(Stand::Told(told.epoch));
+        match (gone, told.epoch) {
+            // Nobody was ever told of it.
+            (true, 0) => self.table.remove(slot),
+            (true, _) => self.tombstones.push(slot),
+            (false, _) => {}
+        }
+    }
+
+    /// Where nobody reads the journal, what is pending need not be written: who joins gets it by walking.
+    pub fn absorb(&mut self) {
+        while let Some(front) = self.pending.front() {
+            while let Some((slot, _)) = self.pending.pop(&front) {
+                self.set_told(slot);
+            }
+        }
+        self.emptied();
+    }
+
+    fn set_told(&mut self, slot: u32) {
+        let epoch = self.epoch;
+        let entry = self.table.entry(slot);
+        entry.set_stand(Stand::Told(epoch));
+        if entry.attrs().is_none() {
+            self.tombstones.push(slot);
+        }
+        self.used = true;
+        self.version += 1;
+    }
+
+    /// Encodes a step's worth of what is pending into the journal. `walking`: some member is in the middle of a walk
+    /// and relies on finding in the journal whatever is told from its mark on.
+    pub fn write(&mut self, walking: bool) {
+        while self.builder.len() < STEP_BYTES
+            && let Some(front) = self.pending.front()
+        {
+            let mut batch = Batch {
+                attrs: front.attrs.clone(),
+                except: front.origin,
+                repeat: walking,
+                ..Batch::default()
+            };
+            (batch.shared, batch.owed) =
+                (std::mem::take(&mut self.scratch.shared), std::mem::take(&mut self.scratch.owed));
+            let room = (STEP_BYTES.saturating_sub(self.builder.len()) / 4).clamp(64, STEP_PREFIXES);
+            while batch.shared.len() < room
+                && let Some((slot, told)) = self.pending.pop(&front)
+            {
+                self.set_told(slot);
+                let prefix = self.table.entry(slot).prefix;
+                batch.add(prefix, &told.state);
+            }
+            let is_member = |peer: &PeerId| self.members.contains(peer);
+            batch.encode(&self.context, &mut self.builder, &mut self.scratch.octets, is_member);
+            batch.shared.clear();
+            batch.owed.clear();
+            (self.scratch.shared, self.scratch.owed) = (batch.shared, batch.owed);
+        }
+        if let Some(block) = self.builder.finish(self.epoch) {
+            self.used_bytes += block.len();
+            self.journal.push(Arc::new(block));
+        }
+        if self.used_bytes >= EPOCH_BYTES {
+            self.mark();
+        }
+        if self.pending.is_empty() {
+            self.emptied();
+        }
+    }
+
+    fn emptied(&mut self) {
+        self.emptied = (self.emptied.0 + 1, self.journal.end());
+        self.pending.shrink();
+    }
+
+    /// How many tombstones there are.
+    pub fn tombstones(&self) -> usize {
+        self.tombstones.len()
+    }
+
+    /// Whether it is time for [`Stream::sweep`].
+    pub fn wants_sweep(&self) -> bool {
+        !self.tombstones.is_empty() && (self.journal.len() == 0 || self.tombstones.len() >= self.sweep_at)
+    }
+
+    /// Frees tombstones that nobody needs: what was told before `needed`, the oldest withdrawal owed to a member that
+    /// fell out, and before the oldest block of the journal.
+    pub fn sweep(&mut self, needed: Option<Epoch>) {
+        let in_journal = self.journal.front().map(|block| block.epoch);
+        let keep_from = needed.into_iter().chain(in_journal).min().unwrap_or(Epoch::MAX);
+        let table = &mut self.table;
+        self.tombstones.retain(|slot| {
+            let Some(entry) = table.get(*slot) else { return false };
+            match (entry.attrs(), entry.stand()) {
+                (None, Stand::Told(epoch)) if epoch < keep_from => {
+                    table.remove(*slot);
+                    false
+                }
+                // Advertised again; what is pending comes back here when it is told or taken back.
+                (Some(_), _) | (_, Stand::Pending(_)) => false,
+                (None, Stand::Told(_)) => true,
+            }
+        });
+        self.sweep_at = SWEEP_MIN.max(2 * self.tombstones.len());
+    }
+}
+
+/// Prefixes that go into messages together.
+#[derive(Clone, Debug)]
+pub(super) struct Batch<P> {
+    /// Announced with these; `None`: withdrawn.
+    pub attrs: Option<AttrSet>,
+    /// Who is not told: the origin.
+    pub except: Option<PeerId>,
+    /// For everybody else.
+    pub shared: Vec<P>,
+    /// Withdrawn from the origin, which had it from somebody else before.
+    pub owed: Vec<P>,
+    /// Where only the origin changed, tell everybody all the same.
+    pub repeat: bool,
+    /// For these members alone; where announced, the former origins: all others had the same attributes already.
+    pub only: Vec<(PeerId, P)>,
+}
+
+impl<P> Default for Batch<P> {
+    fn default() -> Self {
+        Batch {
+            attrs: None,
+            except: None,
+            shared: Vec::new(),
+            owed: Vec::new(),
+            repeat: false,
+            only: Vec::new(),
+        }
+    }
+}
+
+impl<P: PrefixKey> Batch<P> {
+    /// Adds a prefix of which members were last told `told`.
+    pub fn add(&mut self, prefix: P, told: &State) {
+        if let Some(attrs) = &self.attrs {
+            if self.except.is_some_and(|member| told.reached(member)) {
+                self.owed.push(prefix);
+            }
+            if !self.repeat
+                && let Some(before) = &told.attrs
+                && same_attributes(before, attrs)
+            {
+                self.only.extend(told.origin.map(|origin| (origin, prefix)));
+                return;
+            }
+        }
+        self.shared.push(prefix);
+    }
+
+    /// Writes the messages. Octets of its own are made for an origin only if `is_member` says so.
+    pub fn encode(
+        &mut self,
+        context: &EncodeContext,
+        builder: &mut BlockBuilder,
+        octets: &mut Vec<u8>,
+        is_member: impl Fn(&PeerId) -> bool,
+    ) {
+        let encoded = self.attrs.as_ref().map(|attrs| EncodedAttributes::<P>::new(attrs, context));
+        let write = |prefixes: &[P], out: &mut Vec<u8>| {
+            let nlri = prefixes.iter().map(|prefix| Nlri::from(*prefix));
+            match &encoded {
+                None => withdraw(prefixes, context, out),
+                // What cannot be sent was found out when the outcome for the group was decided.
+                Some(Err(_)) => Counts::default(),
+                Some(Ok(encoded)) => Counts { updates: encoded.announce(nlri, out) as u32, withdrawn: 0 },
+            }
+        };
+        octets.clear();
+        let except = self.except.filter(&is_member);
+        let owed = if except.is_some() { withdraw(&self.owed, context, octets) } else { Counts::default() };
+        builder.append(except, (octets, owed), |out| write(&self.shared, out));
+        self.only.sort_by_key(|(member, _)| *member);
+        for run in self.only.chunk_by(|(one, _), (other, _)| one == other) {
+            let member = run[0].0;
+            if is_member(&member) {
+                octets.clear();
+                let prefixes: Vec<P> = run.iter().map(|(_, prefix)| *prefix).collect();
+                let counts = write(&prefixes, octets);
+                builder.append(Some(member), (octets, counts), |_| Counts::default());
+            }
+        }
+    }
+}
+
+fn withdraw<P: PrefixKey>(prefixes: &[P], context: &EncodeContext, out: &mut Vec<u8>) -> Counts {
+    if prefixes.is_empty() {
+        return Counts::default();
+    }
+    let nlri = prefixes.iter().map(|prefix| Nlri::from(*prefix));
+    Counts { updates: encode_withdrawals(nlri, context, out) as u32, withdrawn: prefixes.len() as u32 }
+}
