@@ -10,6 +10,7 @@ mod handmade;
 mod header;
 mod mutation;
 mod open;
+mod oracle;
 mod packing;
 mod rfc6793;
 mod rfc7606;

@@ -203,8 +203,14 @@ fn section_5_1_fields_in_any_order_and_combination() {
 #[test]
 fn section_5_2_without_reachable_prefixes_an_error_resets() {
     let bad_origin = attribute(0x40, 1, &[3]);
-    assert_eq!(resets(&update_message(&[], &[bad_origin.clone()], &[])), update_error(6, &bad_origin));
-    assert_eq!(resets(&update_message(TEN, &[bad_origin.clone()], &[])), update_error(6, &bad_origin));
+    assert_eq!(
+        resets(&update_message(&[], std::slice::from_ref(&bad_origin), &[])),
+        update_error(6, &bad_origin)
+    );
+    assert_eq!(
+        resets(&update_message(TEN, std::slice::from_ref(&bad_origin), &[])),
+        update_error(6, &bad_origin)
+    );
     assert_eq!(resets(&update_message(&[], &[mp_unreach(DOC6), bad_origin.clone()], &[])).subcode, 6);
     // MP_REACH_NLRI without prefixes is no reachable prefix either.
     let empty_reach = mp_reach(&NEXT_HOP6, &[]);
@@ -238,7 +244,10 @@ fn section_5_3_mp_reach_nlri_that_cannot_be_read() {
         let message = update_message(&[], &[reach.clone(), origin(), as_path()], &[]);
         assert_eq!(resets(&message), update_error(9, &reach));
         let unreach = mp_unreach(nlri);
-        assert_eq!(resets(&update_message(&[], &[unreach.clone()], &[])), update_error(9, &unreach));
+        assert_eq!(
+            resets(&update_message(&[], std::slice::from_ref(&unreach), &[])),
+            update_error(9, &unreach)
+        );
     }
 }
 
@@ -253,7 +262,10 @@ fn section_5_3_mp_attributes_with_wrong_flags() {
         );
         let mut unreach = mp_unreach(DOC6);
         unreach[0] = flags;
-        assert_eq!(resets(&update_message(&[], &[unreach.clone()], &[])), update_error(4, &unreach));
+        assert_eq!(
+            resets(&update_message(&[], std::slice::from_ref(&unreach), &[])),
+            update_error(4, &unreach)
+        );
     }
 }
 
@@ -268,7 +280,10 @@ fn section_5_3_mp_attributes_that_are_too_short() {
     }
     for length in 0..3 {
         let unreach = attribute(0x80, 15, &[0, 2, 1][..length]);
-        assert_eq!(resets(&update_message(&[], &[unreach.clone()], &[])), update_error(9, &unreach));
+        assert_eq!(
+            resets(&update_message(&[], std::slice::from_ref(&unreach), &[])),
+            update_error(9, &unreach)
+        );
     }
 }
 
