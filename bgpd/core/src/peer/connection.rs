@@ -12,8 +12,8 @@ use crate::event::SessionInfo;
 
 use super::collision::Origin;
 use super::fsm::State;
+use super::io::ConnectionId;
 use super::open::Negotiated;
-use super::session::ConnectionId;
 use super::timers;
 
 /// The ends of a connection.
