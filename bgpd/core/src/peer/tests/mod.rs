@@ -230,13 +230,20 @@ impl Bench {
     }
 
     fn sent(&self, id: ConnectionId) -> Vec<&Message> {
-        let of = |l| if let Logged::Sent(to, message) = l { (*to == id).then_some(&**message) } else { None };
-        self.log.iter().filter_map(of).collect()
+        let mut sent = Vec::new();
+        for logged in &self.log {
+            if let Logged::Sent(to, message) = logged
+                && *to == id
+            {
+                sent.push(&**message);
+            }
+        }
+        sent
     }
 
     fn notifications(&self, id: ConnectionId) -> Vec<&Notification> {
-        let of = |m| if let Message::Notification(n) = m { Some(n) } else { None };
-        self.sent(id).into_iter().filter_map(of).collect()
+        let sent = self.sent(id).into_iter();
+        sent.filter_map(|m| if let Message::Notification(n) = m { Some(n) } else { None }).collect()
     }
 
     fn closed(&self, id: ConnectionId) -> bool {
