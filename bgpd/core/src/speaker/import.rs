@@ -3,6 +3,7 @@
 //! RFC 4271 §9 and §9.1, RFC 4456 §8 (loops), RFC 4724 §4.2 (End-of-RIB), RFC 7313 (refresh marks). Withdrawals of an
 //! UPDATE take effect before its announcements.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ struct Incoming {
     check: Option<Check>,
     epoch: u8,
     since: u32,
+    /// The next hop that the last prefix came to: mostly the next one's as well.
+    next_hop: Cell<Option<(IpAddr, NextHopId)>>,
 }
 
 impl Speaker {
@@ -83,6 +86,7 @@ impl Speaker {
             received,
             epoch: peer.families[family.index()].epoch,
             since: self.seconds(now),
+            next_hop: Cell::new(None),
         })
     }
 
@@ -139,7 +143,12 @@ impl Speaker {
                 .changed
                 .map(|changed| self.rib.interner.intern(changed))
                 .filter(|changed| *changed != incoming.received);
-            path.next_hop = self.next_hop(NextHops::address_of(&path.attrs().next_hop));
+            let address = NextHops::address_of(&path.attrs().next_hop);
+            path.next_hop = match incoming.next_hop.get() {
+                Some((last, id)) if last == address => id,
+                _ => self.next_hop(address),
+            };
+            incoming.next_hop.set(Some((address, path.next_hop)));
         }
         path
     }
