@@ -23,21 +23,20 @@ pub fn crds() -> Vec<Value> {
         crd::<BGPPeerSpec>(
             Kind::BGPPeer,
             "bgppeers",
-            &["bgppeer"],
+            &["peer"],
             &[("Peer", "string", ".spec.peerIP"), ("AS", "string", ".spec.asNumber")],
         ),
-        crd::<BGPFilterSpec>(Kind::BGPFilter, "bgpfilters", &["bgpfilter"], &[]),
+        crd::<BGPFilterSpec>(Kind::BGPFilter, "bgpfilters", &["filter"], &[]),
         crd::<IPPoolSpec>(
             Kind::IPPool,
             "ippools",
-            &["ippool"],
+            &["pool"],
             &[("CIDR", "string", ".spec.cidr"), ("Disabled", "boolean", ".spec.disabled")],
         ),
     ]
 }
 
 fn crd<S: JsonSchema>(kind: Kind, plural: &str, short: &[&str], columns: &[(&str, &str, &str)]) -> Value {
-    let short: Vec<&&str> = short.iter().filter(|name| **name != kind.name().to_lowercase()).collect();
     let columns: Vec<Value> = columns
         .iter()
         .map(|(name, type_, path)| json!({"name": name, "type": type_, "jsonPath": path}))
