@@ -138,6 +138,8 @@ impl Tracker {
             return Some(Standing::Foreign(protocol));
         }
         match self.failed.get(key) {
+            // Whose route is in the way, the next dump tells.
+            Some(failure) if failure.refusal.exists() => Some(Standing::Pending),
             Some(failure) => Some(Standing::Failed(failure.refusal.clone())),
             None => Some(Standing::Pending),
         }

@@ -26,7 +26,8 @@ pub struct Link {
     pub name: String,
     /// Set up by its administrator (`IFF_UP`).
     pub admin_up: bool,
-    /// Able to carry packets as well (`IFF_RUNNING`: carrier there, not dormant).
+    /// Able to carry packets as well: it has its carrier (`IFF_LOWER_UP`, shows a loss at once) and the kernel has
+    /// put it to use (`IFF_RUNNING`, up to a second later).
     pub running: bool,
     /// The loopback device.
     pub loopback: bool,

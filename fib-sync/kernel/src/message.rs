@@ -329,7 +329,7 @@ pub fn parse_link(payload: &[u8]) -> Option<Link> {
         index: header.index,
         name: String::new(),
         admin_up: header.flags.contains(LinkFlags::Up),
-        running: header.flags.contains(LinkFlags::Running),
+        running: header.flags.contains(LinkFlags::Running | LinkFlags::LowerUp),
         loopback: header.flags.contains(LinkFlags::Loopback),
         mtu: 0,
         mac: None,

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::Socket;
+use socket2::{SockFilter, SockRef};
 
 use crate::error::Error;
 use crate::message;
@@ -25,6 +26,9 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+
+/// Where a message has its author's port (`nlmsg_pid`).
+const PORT_OFFSET: u32 = 12;
 
 /// The most datagrams taken in one [`Monitor::drain`]; the rest stay for the next.
 const DRAIN: usize = 1024;
@@ -45,13 +49,13 @@ pub enum Hint {
 /// A listener for changes in the namespace it was opened in.
 pub struct Monitor {
     socket: Socket,
-    ignore: u32,
     buffer: Vec<u8>,
 }
 
 impl Monitor {
-    /// Listens for changes of links, addresses and routes in the calling thread's namespace; route events caused by
-    /// the socket with port `ignore` ([`crate::Netlink::port`]) are left out.
+    /// Listens for changes of links, addresses and routes in the calling thread's namespace; those caused by the
+    /// socket with port `ignore` ([`crate::Netlink::port`]) are left out, by a filter in the kernel: a listener that
+    /// has to read them halves the rate of writing and overruns.
     ///
     /// # Errors
     /// [`Error::Socket`].
@@ -64,8 +68,23 @@ impl Monitor {
                 .add_membership(group)
                 .map_err(|source| Error::Socket { what: "NETLINK_ADD_MEMBERSHIP", source })?;
         }
+        let filter = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
+        SockRef::from(&socket)
+            .attach_filter(&[
+                // The author's port, which BPF reads as big-endian.
+                filter(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, PORT_OFFSET),
+                filter(
+                    libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                    0,
+                    1,
+                    u32::from_be_bytes(ignore.to_ne_bytes()),
+                ),
+                filter(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+                filter(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+            ])
+            .map_err(|source| Error::Socket { what: "SO_ATTACH_FILTER", source })?;
         socket.set_non_blocking(true).map_err(|source| Error::Socket { what: "FIONBIO", source })?;
-        Ok(Monitor { socket, ignore, buffer: Vec::new() })
+        Ok(Monitor { socket, buffer: Vec::new() })
     }
 
     /// What has come in, without waiting. Wait with `poll` on [`AsFd::as_fd`].
@@ -84,11 +103,10 @@ impl Monitor {
                 Err(Error::Socket { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
-            let ignore = self.ignore;
             let whole = split(&self.buffer, |header, payload| match header.message_type {
                 RTM_NEWLINK | RTM_DELLINK => hints.push(Hint::Link),
                 RTM_NEWADDR | RTM_DELADDR => hints.push(Hint::Address),
-                RTM_NEWROUTE | RTM_DELROUTE if header.port_number != ignore => {
+                RTM_NEWROUTE | RTM_DELROUTE => {
                     hints.extend(message::parse_route(payload).map(Box::new).map(Hint::Route));
                 }
                 _ => {}
