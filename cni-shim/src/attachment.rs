@@ -7,6 +7,7 @@ use std::path::Path;
 
 use causeway_api::pod_store::Netns;
 use causeway_kernel::{Netlink, netns};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::fstatfs;
 
 use crate::env::Environment;
@@ -43,6 +44,8 @@ impl Attachment<'_> {
 #[derive(Debug)]
 pub struct PodNetns {
     file: OwnedFd,
+    /// The plugin's own, to come back to.
+    own: OwnedFd,
     /// Which one it is.
     pub identity: Netns,
 }
@@ -70,7 +73,7 @@ impl PodNetns {
             .metadata()
             .map_err(|error| invalid(error.to_string()))?;
         let identity = Netns { path: path.clone(), dev: metadata.dev(), ino: metadata.ino() };
-        Ok(Self { file, identity })
+        Ok(Self { file, own, identity })
     }
 
     /// The descriptor.
@@ -78,17 +81,31 @@ impl PodNetns {
         self.file.as_fd()
     }
 
-    /// A netlink socket in it.
+    /// A netlink socket in it. It stays there wherever the plugin goes.
     ///
     /// # Errors
-    /// [`Code::InvalidEnvironment`] when it is a namespace of another kind, [`Code::Internal`].
+    /// As for [`PodNetns::run`].
     pub fn netlink(&self) -> Result<Netlink, CniError> {
-        Netlink::open_in(self.fd()).map_err(|error| match error {
-            causeway_kernel::Error::Namespace { .. } => CniError::new(
-                Code::InvalidEnvironment,
-                format!("CNI_NETNS {}: {error}", self.identity.path.display()),
-            ),
-            other => other.into(),
-        })
+        self.run(Netlink::open)
+    }
+
+    /// Does something inside. The plugin has one thread, which goes there and comes back: quicker than one more.
+    ///
+    /// # Errors
+    /// [`Code::InvalidEnvironment`] when it is a namespace of another kind, [`Code::Internal`] when the plugin cannot
+    /// come back; sockets opened before still lead where they did.
+    pub fn run<T, E: Into<CniError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, CniError> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| {
+            let path = self.identity.path.display();
+            CniError::new(Code::InvalidEnvironment, format!("CNI_NETNS {path}: cannot be entered: {errno}"))
+        })?;
+        let outcome = work();
+        setns(&self.own, CloneFlags::CLONE_NEWNET).map_err(|errno| {
+            CniError::new(
+                Code::Internal,
+                format!("no way back to the plugin's own network namespace: {errno}"),
+            )
+        })?;
+        outcome.map_err(Into::into)
     }
 }

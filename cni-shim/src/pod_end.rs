@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use causeway_kernel::route::{MAIN_TABLE, NextHop, Route, RouteKey, RouteKind};
-use causeway_kernel::{Family, Kernel, LinkChange, Netlink, netns, sysctl};
+use causeway_kernel::{Family, Kernel, LinkChange, Netlink, sysctl};
 use ipnetwork::IpNetwork;
 
 use crate::attachment::PodNetns;
@@ -59,11 +59,11 @@ pub fn configure(
     if addresses.iter().any(IpAddr::is_ipv6) {
         // Runtimes may have switched IPv6 off in new namespaces; nothing else has an address here that could clash.
         let settings = ["disable_ipv6", "accept_dad", "accept_ra"];
-        netns::run_in(netns.fd(), || {
+        netns.run(|| {
             settings
                 .iter()
                 .try_for_each(|key| sysctl::write(&format!("net/ipv6/conf/{interface}/{key}"), "0"))
-        })??;
+        })?;
     }
     kernel.set_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     let mut behind = Vec::new();
