@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use causeway_api::pod_store::Netns;
 use causeway_kernel::{Netlink, netns};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstat;
 use nix::sys::statfs::fstatfs;
 
 use crate::env::Environment;
@@ -60,6 +60,11 @@ impl PodNetns {
         let invalid = |reason: String| {
             CniError::new(Code::InvalidEnvironment, format!("CNI_NETNS {}: {reason}", path.display()))
         };
+        // Opening a pipe would wait for somebody at its other end.
+        let metadata = std::fs::metadata(path).map_err(|error| invalid(error.to_string()))?;
+        if !metadata.is_file() {
+            return Err(invalid("not a network namespace".to_owned()));
+        }
         let file = netns::open(path).map_err(|error| invalid(error.to_string()))?;
         let found = fstatfs(&file).map_err(|errno| invalid(errno.to_string()))?;
         if found.filesystem_type().0 as i64 != NSFS_MAGIC {
@@ -69,10 +74,8 @@ impl PodNetns {
         if netns::same(file.as_fd(), own.as_fd())? {
             return Err(invalid("the plugin's own network namespace cannot be a container's".to_owned()));
         }
-        let metadata = std::fs::File::from(file.try_clone().map_err(|error| invalid(error.to_string()))?)
-            .metadata()
-            .map_err(|error| invalid(error.to_string()))?;
-        let identity = Netns { path: path.clone(), dev: metadata.dev(), ino: metadata.ino() };
+        let identity = fstat(&file).map_err(|errno| invalid(errno.to_string()))?;
+        let identity = Netns { path: path.clone(), dev: identity.st_dev, ino: identity.st_ino };
         Ok(Self { file, own, identity })
     }
 

@@ -78,6 +78,13 @@ fn wrong_variables_are_named() {
         assert_eq!(code, 4, "{variable}={bad}: {message}");
         assert!(message.contains(variable), "{variable}={bad}: {message}");
     }
+    // A pipe that nobody writes into is refused, not waited for.
+    let pipe = node.run_dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for command in ["ADD", "DEL"] {
+        let answer = node.call(command, "c1", pipe.to_str().unwrap(), "eth0", &node.config("1.1.0"));
+        assert_eq!(answer.status, Some(i32::from(command == "ADD")), "{answer:?}");
+    }
     node.assert_clean();
 }
 
