@@ -4,14 +4,14 @@
 //! Pure. RFC 4271 §9.1.1 and §9.1.2, RFC 4456 §9 (ORIGINATOR_ID, CLUSTER_LIST). The steps eliminate, in the order of
 //! [`Step`]; MED is compared among paths of one neighbouring AS only, as an elimination over all of them, so that the
 //! outcome does not depend on the order the paths came in. There is no step for age for the same reason. Paths that
-//! survive through the IGP cost are equal: up to `max_paths` of them are installed together. AS_PATHs need only be of
-//! equal length for that.
+//! survive through the IGP cost are equal and installed together, up to `max_paths` next hops of them: two reflectors
+//! that pass on the same path count once. AS_PATHs need only be of equal length for that.
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-use causeway_bgp_wire::{Asn, PathAttributes};
+use causeway_bgp_wire::{Asn, NextHop, PathAttributes};
 use smallvec::SmallVec;
 
 use super::SessionKind;
@@ -172,7 +172,16 @@ fn run(
 
     let mut equal: SmallVec<[usize; 4]> = alive.iter().copied().collect();
     equal.sort_by_key(|i| (identifier(&c[*i]), c[*i].attrs.cluster_list.len(), c[*i].address, c[*i].peer));
-    equal.truncate(max_paths.max(1));
+    let mut next_hops: SmallVec<[NextHop; 4]> = SmallVec::new();
+    equal.retain(|i| {
+        let next_hop = c[*i].attrs.next_hop;
+        let counted = next_hops.contains(&next_hop);
+        if !counted && next_hops.len() < max_paths.max(1) {
+            next_hops.push(next_hop);
+            return true;
+        }
+        counted
+    });
 
     keep_lowest(&mut alive, Step::RouterId, |i| identifier(&c[i]), lost);
     keep_lowest(&mut alive, Step::ClusterListLength, |i| c[i].attrs.cluster_list.len(), lost);

@@ -175,21 +175,36 @@ fn two_peers_of_one_address_are_told_apart() {
 
 #[test]
 fn equal_paths_are_those_that_survive_the_igp_cost() {
-    let (one, two) = (attributes(&[1, 5]), attributes(&[2, 6]));
-    let long = attributes(&[1, 5, 7]);
+    let through = |number, path: &[u32]| PathAttributes {
+        next_hop: Ipv4Addr::new(192, 0, 2, number).into(),
+        ..attributes(path)
+    };
+    let (two, one) = (through(4, &[2, 6]), through(3, &[1, 5]));
+    let (long, other) = (through(1, &[1, 5, 7]), through(6, &[1, 5]));
     let candidates = [
         candidate(&two, 4),
         candidate(&one, 3),
         candidate(&long, 1),
         Candidate { kind: SessionKind::Ibgp, ..candidate(&one, 2) },
         Candidate { igp_cost: 11, ..candidate(&one, 5) },
-        candidate(&one, 6),
+        candidate(&other, 6),
     ];
     let equal = |max| select(&candidates, max).unwrap().equal.to_vec();
     assert_eq!(equal(16), [1, 0, 5]);
     assert_eq!(equal(2), [1, 0]);
     assert_eq!(equal(1), [1]);
     assert_eq!(equal(0), [1]);
+}
+
+#[test]
+fn two_paths_of_one_next_hop_count_once_among_the_equal() {
+    let through =
+        |number| PathAttributes { next_hop: Ipv4Addr::new(192, 0, 2, number).into(), ..attributes(&[1]) };
+    let (a, b) = (through(1), through(2));
+    let candidates = [candidate(&a, 1), candidate(&a, 2), candidate(&b, 3), candidate(&b, 4)];
+    let equal = |max| select(&candidates, max).unwrap().equal.to_vec();
+    assert_eq!(equal(2), [0, 1, 2, 3]);
+    assert_eq!(equal(1), [0, 1]);
 }
 
 /// MED makes a preference that is no order: pairwise comparison would depend on who comes first.

@@ -142,9 +142,7 @@ impl Speaker {
         let Some(peer) = self.peers.remove(&id) else { return };
         self.timers.cancel_peer(id);
         self.export.member_down(id);
-        for (family, slots) in Family::all().into_iter().zip(slots) {
-            self.start(Task::Flush(id), family, slots);
-        }
+        self.start_flush(id, slots);
         if let Some(session) = peer.session {
             self.drop_address(session.local_address);
         }

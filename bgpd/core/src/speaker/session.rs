@@ -167,7 +167,7 @@ impl Speaker {
             let Some(entry) = self.rib.next_hops.get(id) else { return };
             let slots = entry.users[family.index()].ids().to_vec();
             if !slots.is_empty() {
-                self.start(Task::Decide(None), family, slots);
+                self.start_next_hop(id, family, slots);
             }
         }
     }

@@ -8,6 +8,7 @@ use causeway_bgp_wire::Family;
 
 use super::Speaker;
 use crate::event::PeerId;
+use crate::rib::path::NextHopId;
 use crate::rib::tables::{Tabled, for_family};
 
 /// Table entries handled in one slice.
@@ -51,27 +52,54 @@ pub(super) struct Work {
     family: Family,
     slots: Slots,
     at: usize,
+    /// The next hop whose change made it.
+    next_hop: Option<NextHopId>,
 }
 
 impl Speaker {
     /// Does something to these slots: one slice now, the rest later.
     pub(super) fn start(&mut self, task: Task, family: Family, slots: Vec<u32>) {
-        self.push_work(Work { task, family, slots: Slots::These(slots), at: 0 });
+        self.begin([Work { task, family, slots: Slots::These(slots), at: 0, next_hop: None }]);
+    }
+
+    /// Takes out all paths of a peer.
+    pub(super) fn start_flush(&mut self, peer: PeerId, slots: [Vec<u32>; Family::COUNT]) {
+        let mut slots = slots.into_iter();
+        self.begin(Family::all().map(|family| Work {
+            task: Task::Flush(peer),
+            family,
+            slots: Slots::These(slots.next().unwrap_or_default()),
+            at: 0,
+            next_hop: None,
+        }));
+    }
+
+    /// Decides these slots anew, all of them users of a next hop. A piece for it that is still to begin takes them over,
+    /// so that there are at most two for a next hop, however fast it flaps.
+    pub(super) fn start_next_hop(&mut self, id: NextHopId, family: Family, slots: Vec<u32>) {
+        let slots = Slots::These(slots);
+        let waits = |work: &&mut Work| work.next_hop == Some(id) && work.family == family && work.at == 0;
+        match self.work.iter_mut().find(waits) {
+            Some(work) => work.slots = slots,
+            None => {
+                self.begin([Work { task: Task::Decide(None), family, slots, at: 0, next_hop: Some(id) }]);
+            }
+        }
     }
 
     /// Decides a whole family anew.
     pub(super) fn start_decide_all(&mut self, family: Family) {
-        self.push_work(Work { task: Task::Decide(None), family, slots: Slots::All, at: 0 });
+        self.begin([Work { task: Task::Decide(None), family, slots: Slots::All, at: 0, next_hop: None }]);
     }
 
     /// Runs the deferred selection of a family, then releases its advertisement.
     pub(super) fn start_release(&mut self, family: Family) {
-        self.push_work(Work { task: Task::Decide(None), family, slots: Slots::Release, at: 0 });
+        self.begin([Work { task: Task::Decide(None), family, slots: Slots::Release, at: 0, next_hop: None }]);
     }
 
-    fn push_work(&mut self, work: Work) {
+    fn begin(&mut self, work: impl IntoIterator<Item = Work>) {
         let idle = self.work.is_empty();
-        self.work.push_back(work);
+        self.work.extend(work);
         if idle {
             self.run_work(SLICE);
         }

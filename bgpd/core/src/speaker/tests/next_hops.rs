@@ -149,3 +149,36 @@ fn a_dead_next_hop_of_many_prefixes_is_one_message_to_the_fib() {
     );
     assert_eq!(bench.best("10.1.7.0/24"), Some(2));
 }
+
+#[test]
+fn a_next_hop_that_flaps_while_its_prefixes_are_being_decided() {
+    let mut bench = bench();
+    bench.up(1);
+    let prefixes: Vec<Prefix> = (0..10_000u32)
+        .map(|number| Prefix::new(Ipv4Addr::from_bits(0x0a00_0000 + (number << 8)).into(), 24).unwrap())
+        .collect();
+    let announcement = Announcement { attributes: attributes(1), nlri: nlri(&prefixes) };
+    bench.update(1, Update { announced: [announcement].into_iter().collect(), ..Update::default() });
+    bench.reachable(address(1));
+    let best = |bench: &Bench| bench.speaker.counters().families[0].best;
+    assert_eq!(best(&bench), 10_000);
+    // No time passes for the work that is left, only inputs come.
+    let connected = NextHopState::Connected { device: "eth0".into() };
+    for round in 0..50 {
+        for state in [NextHopState::Unreachable, connected.clone()] {
+            bench.speaker.handle(bench.now, Input::NextHop { address: address(1), state });
+        }
+        let announcement = Announcement {
+            attributes: attributes(1),
+            nlri: nlri(&[prefix(&format!("172.16.{round}.0/24"))]),
+        };
+        let update = Update { announced: [announcement].into_iter().collect(), ..Update::default() };
+        bench.speaker.handle(bench.now, Input::Update { peer: bench.id(1), update: Box::new(update) });
+    }
+    assert!(bench.speaker.work.len() <= 2, "{} pieces", bench.speaker.work.len());
+    bench.speaker.handle(bench.now, Input::NextHop { address: address(1), state: NextHopState::Unreachable });
+    bench.settle();
+    assert_eq!(best(&bench), 0);
+    bench.reachable(address(1));
+    assert_eq!(best(&bench), 10_050);
+}

@@ -108,8 +108,12 @@ impl Model {
         left.retain(|(_, _, cost)| *cost == nearest);
         // Identifiers and addresses are in the order of the numbers.
         left.sort_by_key(|(peer, _, _)| *peer);
-        left.truncate(max_paths);
-        let next_hops = left.iter().map(|(_, attrs, _)| attrs.next_hop.global).collect();
+        let mut next_hops = BTreeSet::new();
+        for (_, attrs, _) in &left {
+            if next_hops.len() < max_paths {
+                next_hops.insert(attrs.next_hop.global);
+            }
+        }
         Some((left.first()?.0, next_hops))
     }
 }
