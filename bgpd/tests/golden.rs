@@ -3,6 +3,8 @@
 //! Each `golden/NAME.yaml` says in its first comments for which node and role it is lowered; `NAME.config` beside it
 //! is the result. `CAUSEWAY_BLESS=1 cargo test -p causeway-bgpd --test golden` writes the results anew: read the diff.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

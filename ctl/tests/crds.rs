@@ -2,6 +2,8 @@
 //!
 //! `CAUSEWAY_BLESS=1 cargo test -p causeway --test crds` writes the files anew.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

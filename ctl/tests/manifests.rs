@@ -3,6 +3,8 @@
 //! The schema check is the strict types below: every field the manifests use, named and shaped as Kubernetes has it;
 //! a field that is not here is an error, so a slip of the pen cannot pass as an unknown field that is ignored.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
