@@ -11,5 +11,6 @@ mod fib;
 pub mod peer;
 pub mod policy;
 pub mod rib;
-pub mod sim;
+#[cfg(test)]
+mod sim;
 pub mod speaker;
