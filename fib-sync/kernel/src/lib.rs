@@ -1,8 +1,9 @@
 //! Routes, links, addresses and neighbours of one network namespace, over synchronous netlink.
 //!
 //! Owner of every conversion between our types and the kernel's: nothing outside this crate sees a netlink message.
-//! No async runtime, so that the CNI plugin can use it as it is. fib-sync works against the [`Kernel`] trait;
-//! [`Netlink`] is the real one.
+//! No async runtime, so that the CNI plugin can use it as it is. fib-sync works against the [`Kernel`] trait, of
+//! which there are two: [`Netlink`], the real one, and [`mock::MockKernel`], which keys its tables as Linux does and
+//! fails on demand.
 //!
 //! | module | what |
 //! |---|---|
@@ -13,10 +14,12 @@
 //! | [`monitor`] | multicast events, as hints |
 //! | [`netns`] | doing things in another network namespace |
 //! | [`sysctl`] | files below `/proc/sys` |
+//! | [`mock`] | the kernel in memory |
 
 pub mod error;
 pub mod link;
 pub mod message;
+pub mod mock;
 pub mod monitor;
 pub mod netlink;
 pub mod netns;

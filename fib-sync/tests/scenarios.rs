@@ -1,0 +1,536 @@
+//! The engine over the kernel in memory, under a virtual clock: every scenario under every failure.
+//!
+//! Whatever goes wrong on the way, once time has passed the kernel holds what is wanted, others' routes are as they
+//! were, and nothing is written any more.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use causeway_api::fib::{Command, Event, Family, GroupMember, NextHop as BgpNextHop, RouteState};
+use causeway_fib_sync::config::{Allowed, Config, Match};
+use causeway_fib_sync::desired::Pod;
+use causeway_fib_sync::engine::{Engine, FULL_CHECK};
+use causeway_kernel::mock::{Failures, MockKernel};
+use causeway_kernel::{NextHop, Refusal, Route, RouteChange, RouteKey};
+use ipnetwork::IpNetwork;
+use nix::errno::Errno;
+use proptest::prelude::*;
+
+const RESTART: Duration = Duration::from_secs(10_000);
+
+fn network(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn config() -> Config {
+    let all = |cidr: &str, max| Allowed { cidr: network(cidr), by: Match::In, min: 0, max };
+    Config {
+        addresses: vec![network("192.0.2.1/24")],
+        own_blocks: vec![network("10.244.1.0/24")],
+        allowed: vec![all("10.0.0.0/8", 32), all("fd00::/16", 128)],
+        restart_time: RESTART,
+        ..Config::empty("a")
+    }
+}
+
+/// The ways things go wrong.
+fn failures() -> Vec<(&'static str, Failures)> {
+    let none = Failures::default();
+    vec![
+        ("nothing fails", none.clone()),
+        (
+            "every third change is refused for a while",
+            Failures { refuse: Some((3, Errno::ENOMEM, 25)), ..none.clone() },
+        ),
+        (
+            "every change is refused for a while",
+            Failures { refuse: Some((1, Errno::EPERM, 200)), ..none.clone() },
+        ),
+        ("answers are lost", Failures { lose_answers: 6, ..none.clone() }),
+        ("dumps are interrupted", Failures { interrupt_dumps: 7, ..none.clone() }),
+        ("hints are lost", Failures { lose_hints: true, ..none.clone() }),
+        ("hints overrun", Failures { overrun_hints: true, ..none.clone() }),
+        (
+            "everything at once",
+            Failures {
+                refuse: Some((2, Errno::ENETUNREACH, 30)),
+                lose_answers: 3,
+                interrupt_dumps: 5,
+                lose_hints: true,
+                overrun_hints: false,
+            },
+        ),
+    ]
+}
+
+struct World {
+    kernel: MockKernel,
+    engine: Engine,
+    now: Instant,
+    failures: Failures,
+    generation: u64,
+    events: Vec<Event>,
+}
+
+impl World {
+    fn new(failures: &Failures) -> World {
+        let mut kernel = MockKernel::new();
+        kernel.add_link(2, "up0", &[network("192.0.2.1/24"), network("2001:db8:a::1/64")]);
+        kernel.add_link(3, "up1", &[network("198.51.100.1/24"), network("2001:db8:b::1/64")]);
+        let now = Instant::now();
+        let engine = Engine::new(config(), now);
+        let mut world =
+            World { kernel, engine, now, failures: failures.clone(), generation: 0, events: Vec::new() };
+        world.settle();
+        world
+    }
+
+    /// Lets what was asked for happen, with failures first and without them in the end, until nothing is left to do.
+    fn settle(&mut self) {
+        self.kernel.failures = self.failures.clone();
+        self.run(2 * FULL_CHECK);
+        self.kernel.failures = Failures::default();
+        self.run(2 * FULL_CHECK);
+        let written = self.kernel.written.len();
+        self.run(2 * FULL_CHECK);
+        assert_eq!(self.kernel.written.len(), written, "a check that finds nothing wrong writes nothing");
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut steps = 0;
+        while self.now < end {
+            for hint in self.kernel.take_hints() {
+                self.engine.hint(&hint);
+            }
+            let more = self.engine.step(&mut self.kernel, self.now);
+            self.events.extend(self.engine.take_events());
+            steps += 1;
+            assert!(steps < 2_000, "it does not come to rest");
+            if !more {
+                let next = self.engine.deadline().unwrap();
+                self.now = next.max(self.now + Duration::from_micros(1)).min(end);
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        self.engine.connect();
+        self.send(Command::SnapshotBegin);
+    }
+
+    fn send(&mut self, command: Command) {
+        self.engine.command(command);
+    }
+
+    fn group(&mut self, id: u32, next_hops: &[&str]) {
+        let members = next_hops
+            .iter()
+            .map(|next_hop| GroupMember { next_hop: BgpNextHop::global(ip(next_hop)), weight: 1 })
+            .collect();
+        self.send(Command::Group { id, members });
+    }
+
+    fn route(&mut self, prefix: &str, group: u32) {
+        self.generation += 1;
+        self.send(Command::Route { prefix: network(prefix), group, generation: self.generation });
+    }
+
+    fn withdraw(&mut self, prefix: &str) {
+        self.generation += 1;
+        self.send(Command::Withdraw { prefix: network(prefix), generation: self.generation });
+    }
+
+    fn end_of_snapshot(&mut self) {
+        for family in Family::ALL {
+            self.send(Command::EndOfSnapshot { family });
+        }
+    }
+
+    /// The kernel has exactly these routes of ours besides the own block's.
+    #[track_caller]
+    fn expect(&self, routes: &[Route]) {
+        let mut expected: Vec<Route> = routes.to_vec();
+        expected.push(Route::unreachable(network("10.244.1.0/24")));
+        expected.sort_by_key(|route| route.key);
+        assert_eq!(self.kernel.of_protocol(179), expected);
+    }
+
+    /// What bgpd was told last about each prefix.
+    fn told(&self) -> BTreeMap<IpNetwork, RouteState> {
+        let mut told = BTreeMap::new();
+        for event in &self.events {
+            if let Event::Status { prefix, state, .. } = event {
+                told.insert(*prefix, state.clone());
+            }
+        }
+        told
+    }
+}
+
+fn via(prefix: &str, hops: &[(&str, u32)]) -> Route {
+    let hops = hops.iter().map(|(gateway, index)| NextHop::gateway(ip(gateway), *index)).collect();
+    Route::unicast(network(prefix), hops)
+}
+
+/// Runs a scenario under every failure.
+fn under_every_failure(scenario: impl Fn(&mut World)) {
+    for (name, failures) in failures() {
+        println!("when {name}");
+        scenario(&mut World::new(&failures));
+    }
+}
+
+fn announce(world: &mut World) -> Vec<Route> {
+    world.group(1, &["192.0.2.2"]);
+    world.group(2, &["192.0.2.2", "198.51.100.2"]);
+    world.group(6, &["2001:db8:a::2"]);
+    for n in 0..10 {
+        world.route(&format!("10.{n}.0.0/16"), 1 + n % 2);
+    }
+    world.route("fd00:1::/32", 6);
+    world.end_of_snapshot();
+    let one = [("192.0.2.2", 2)];
+    let both = [("192.0.2.2", 2), ("198.51.100.2", 3)];
+    let mut routes: Vec<Route> =
+        (0..10).map(|n| via(&format!("10.{n}.0.0/16"), if n % 2 == 0 { &one } else { &both })).collect();
+    routes.push(via("fd00:1::/32", &[("2001:db8:a::2", 2)]));
+    routes
+}
+
+#[test]
+fn a_snapshot_and_changes_of_it() {
+    under_every_failure(|world| {
+        world.connect();
+        let mut routes = announce(world);
+        world.settle();
+        world.expect(&routes);
+        assert!(
+            world.told().values().all(|state| matches!(state, RouteState::Installed { .. })),
+            "{:?}",
+            world.told()
+        );
+        world.withdraw("10.0.0.0/16");
+        world.group(1, &["198.51.100.9"]);
+        world.settle();
+        routes.remove(0);
+        for n in [2, 4, 6, 8] {
+            routes[n - 1] = via(&format!("10.{n}.0.0/16"), &[("198.51.100.9", 3)]);
+        }
+        world.expect(&routes);
+        assert_eq!(world.told()[&network("10.0.0.0/16")], RouteState::Removed);
+    });
+}
+
+#[test]
+fn what_others_do_to_our_routes_is_undone() {
+    under_every_failure(|world| {
+        world.connect();
+        let routes = announce(world);
+        world.settle();
+        for route in &routes[..3] {
+            world.kernel.by_others(&RouteChange::Delete { key: route.key, protocol: 179 }).unwrap();
+        }
+        world
+            .kernel
+            .by_others(&RouteChange::Replace(Route { mtu: Some(1300), ..routes[5].clone() }))
+            .unwrap();
+        let intruder = via("10.200.0.0/16", &[("192.0.2.2", 2)]);
+        world.kernel.by_others(&RouteChange::Add(intruder)).unwrap();
+        world.settle();
+        world.expect(&routes);
+    });
+}
+
+#[test]
+fn links_that_fail_take_their_next_hops_along_and_bring_them_back() {
+    under_every_failure(|world| {
+        world.connect();
+        let routes = announce(world);
+        world.settle();
+        let remaining: Vec<Route> = (0..10)
+            .filter(|n| n % 2 == 1)
+            .map(|n| via(&format!("10.{n}.0.0/16"), &[("198.51.100.2", 3)]))
+            .collect();
+        for admin in [true, false] {
+            if admin {
+                world.kernel.set_admin(2, false)
+            } else {
+                world.kernel.set_carrier(2, false)
+            };
+            world.settle();
+            world.expect(&remaining);
+            let state = &world.told()[&network("10.0.0.0/16")];
+            assert_eq!(*state, RouteState::Pending { reason: "next hop unreachable: 192.0.2.2".to_owned() });
+            if admin {
+                world.kernel.set_admin(2, true)
+            } else {
+                world.kernel.set_carrier(2, true)
+            };
+            world.kernel.add_address(2, network("2001:db8:a::1/64"));
+            world.settle();
+            world.expect(&routes);
+        }
+        // Down and up between two looks: the routes are gone, and nothing said so.
+        world.kernel.set_admin(2, false);
+        world.kernel.set_admin(2, true);
+        world.kernel.add_address(2, network("2001:db8:a::1/64"));
+        world.settle();
+        world.expect(&routes);
+        world.kernel.remove_link(2);
+        world.settle();
+        world.expect(&remaining);
+    });
+}
+
+#[test]
+fn a_route_of_somebody_else_stays_whatever_happens() {
+    under_every_failure(|world| {
+        let foreign = Route { protocol: 12, ..via("10.0.0.0/16", &[("192.0.2.77", 2)]) };
+        world.kernel.by_others(&RouteChange::Add(foreign.clone())).unwrap();
+        world.connect();
+        let routes = announce(world);
+        world.settle();
+        world.expect(&routes[1..]);
+        assert_eq!(world.kernel.of_protocol(12), std::slice::from_ref(&foreign));
+        let reason = "foreign route (proto bird)".to_owned();
+        assert_eq!(world.told()[&network("10.0.0.0/16")], RouteState::Failed { reason });
+        world.kernel.by_others(&RouteChange::Delete { key: foreign.key, protocol: 12 }).unwrap();
+        world.settle();
+        world.expect(&routes);
+        // Somebody replaces a route of ours by one of theirs.
+        world.kernel.by_others(&RouteChange::Replace(foreign.clone())).unwrap();
+        world.settle();
+        world.expect(&routes[1..]);
+        assert_eq!(world.kernel.of_protocol(12), [foreign]);
+    });
+}
+
+#[test]
+fn restarts_delete_nothing_before_the_mark_or_the_time() {
+    under_every_failure(|world| {
+        world.connect();
+        let routes = announce(world);
+        world.settle();
+        world.engine.disconnect(world.now);
+        world.settle();
+        world.expect(&routes);
+        world.connect();
+        world.settle();
+        world.expect(&routes);
+        world.group(1, &["192.0.2.2"]);
+        world.route("10.0.0.0/16", 1);
+        world.settle();
+        world.expect(&routes);
+
+        // fib-sync itself starts anew.
+        world.engine = Engine::new(config(), world.now);
+        world.settle();
+        world.expect(&routes);
+        world.connect();
+        world.group(1, &["192.0.2.2"]);
+        world.route("10.0.0.0/16", 1);
+        world.settle();
+        world.expect(&routes);
+        world.send(Command::EndOfSnapshot { family: Family::Ipv4 });
+        world.settle();
+        world.expect(&[routes[0].clone(), routes[10].clone()]);
+        world.send(Command::EndOfSnapshot { family: Family::Ipv6 });
+        world.settle();
+        world.expect(&routes[..1]);
+
+        world.engine.disconnect(world.now);
+        world.now += RESTART;
+        world.settle();
+        world.expect(&[]);
+    });
+}
+
+#[test]
+fn pods_have_their_routes_as_long_as_they_are_on_record() {
+    under_every_failure(|world| {
+        let pod =
+            |n: u8, device: &str| Pod { address: IpAddr::from([10, 244, 1, n]), device: device.to_owned() };
+        let (one, two) = ("cw000000000001", "cw000000000002");
+        // Found before the store was read: never deleted.
+        world.kernel.add_link(11, one, &[]);
+        let early = Route::pod(ip("10.244.1.1"), 11);
+        world.kernel.by_others(&RouteChange::Add(early.clone())).unwrap();
+        world.settle();
+        world.expect(std::slice::from_ref(&early));
+        world.engine.set_pods(vec![pod(1, one), pod(2, two)]);
+        world.settle();
+        world.expect(std::slice::from_ref(&early));
+        world.kernel.add_link(12, two, &[]);
+        world.settle();
+        let late = Route::pod(ip("10.244.1.2"), 12);
+        world.expect(&[early.clone(), late.clone()]);
+        // The device comes back under another index.
+        world.kernel.remove_link(12);
+        world.kernel.add_link(13, two, &[]);
+        world.settle();
+        let moved = Route::pod(ip("10.244.1.2"), 13);
+        world.expect(&[early, moved.clone()]);
+        world.engine.set_pods(vec![pod(2, two)]);
+        world.settle();
+        world.expect(&[moved]);
+    });
+}
+
+#[test]
+fn a_changed_metric_moves_the_routes() {
+    under_every_failure(|world| {
+        world.connect();
+        let routes = announce(world);
+        world.settle();
+        world.engine.configure(Config { metric: 99, ..config() });
+        world.settle();
+        let moved: Vec<Route> = routes
+            .iter()
+            .map(|route| Route { key: RouteKey { metric: 99, ..route.key }, ..route.clone() })
+            .collect();
+        world.expect(&moved);
+        world.engine.configure(Config { protocol: 80, ..config() });
+        world.settle();
+        world.expect(&[]);
+        let other: Vec<Route> = routes.iter().map(|route| Route { protocol: 80, ..route.clone() }).collect();
+        assert_eq!(world.kernel.of_protocol(80), other);
+    });
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Route(u8, u32),
+    Withdraw(u8),
+    Group(u32, Vec<u8>),
+    Carrier(bool, bool),
+    Admin(bool, bool),
+    Stolen(u8),
+    Foreign(u8),
+    ForeignGone(u8),
+    Reconnect,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let prefix = 0u8..6;
+    prop_oneof![
+        4 => (prefix.clone(), 1u32..4).prop_map(|(prefix, group)| Act::Route(prefix, group)),
+        1 => prefix.clone().prop_map(Act::Withdraw),
+        2 => (1u32..4, prop::collection::vec(0u8..4, 1..4)).prop_map(|(group, hops)| Act::Group(group, hops)),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(link, up)| Act::Carrier(link, up)),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(link, up)| Act::Admin(link, up)),
+        1 => prefix.clone().prop_map(Act::Stolen),
+        1 => prefix.clone().prop_map(Act::Foreign),
+        1 => prefix.prop_map(Act::ForeignGone),
+        1 => Just(Act::Reconnect),
+    ]
+}
+
+proptest! {
+    /// After any history the kernel holds what the last snapshot and the links amount to.
+    #[test]
+    fn any_history_ends_in_the_right_routes(acts in prop::collection::vec(act(), 0..25), settle in any::<u32>(), which in 0usize..8) {
+        let mut world = World::new(&failures()[which].1);
+        let hops = ["192.0.2.2", "192.0.2.3", "198.51.100.2", "203.0.113.9"];
+        let mut groups: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+        let mut wanted: BTreeMap<u8, u32> = BTreeMap::new();
+        let mut foreign: BTreeMap<u8, Route> = BTreeMap::new();
+        let mut up = [true; 2];
+        let prefix = |n: u8| format!("10.{n}.0.0/16");
+        world.connect();
+        world.end_of_snapshot();
+        for (n, act) in acts.into_iter().enumerate() {
+            match act {
+                Act::Group(group, members) => {
+                    let names: Vec<&str> = members.iter().map(|hop| hops[usize::from(*hop)]).collect();
+                    world.group(group, &names);
+                    groups.insert(group, members);
+                }
+                Act::Route(n, group) => {
+                    if groups.contains_key(&group) {
+                        world.route(&prefix(n), group);
+                        wanted.insert(n, group);
+                    }
+                }
+                Act::Withdraw(n) => {
+                    world.withdraw(&prefix(n));
+                    wanted.remove(&n);
+                }
+                Act::Carrier(link, on) => {
+                    let index = usize::from(link);
+                    world.kernel.set_admin(2 + u32::from(link), true);
+                    world.kernel.set_carrier(2 + u32::from(link), on);
+                    up[index] = on;
+                }
+                Act::Admin(link, on) => {
+                    world.kernel.set_admin(2 + u32::from(link), on);
+                    up[usize::from(link)] = on;
+                }
+                Act::Stolen(n) => {
+                    let key = RouteKey::ours(network(&prefix(n)));
+                    let gone = world.kernel.by_others(&RouteChange::Delete { key, protocol: 179 });
+                    let absent = Err(Refusal::new(Errno::ESRCH));
+                    prop_assert!(gone == Ok(()) || gone == absent);
+                }
+                Act::Foreign(n) => {
+                    let route = Route { protocol: 12, ..Route::unreachable(network(&prefix(n))) };
+                    if world.kernel.by_others(&RouteChange::Add(route.clone())).is_ok() {
+                        foreign.insert(n, route);
+                    }
+                }
+                Act::ForeignGone(n) => {
+                    if let Some(route) = foreign.remove(&n) {
+                        world.kernel.by_others(&RouteChange::Delete { key: route.key, protocol: 12 }).unwrap();
+                    }
+                }
+                Act::Reconnect => {
+                    world.engine.disconnect(world.now);
+                    world.connect();
+                    for (group, members) in groups.clone() {
+                        let names: Vec<&str> = members.iter().map(|hop| hops[usize::from(*hop)]).collect();
+                        world.group(group, &names);
+                    }
+                    for (n, group) in wanted.clone() {
+                        world.route(&prefix(n), group);
+                    }
+                    world.end_of_snapshot();
+                }
+            }
+            if settle & (1 << (n % 32)) != 0 {
+                world.settle();
+            }
+        }
+        world.settle();
+        let mut expected = Vec::new();
+        for (n, group) in &wanted {
+            let mut through: BTreeMap<(IpAddr, u32), u16> = BTreeMap::new();
+            for hop in &groups[group] {
+                let link = u32::from(*hop == 2);
+                if *hop < 3 && up[link as usize] {
+                    *through.entry((ip(hops[usize::from(*hop)]), 2 + link)).or_default() += 1;
+                }
+            }
+            let single = through.len() == 1;
+            let mut hops: Vec<NextHop> = through
+                .into_iter()
+                .map(|((gateway, index), weight)| NextHop {
+                    weight: if single { 1 } else { weight },
+                    ..NextHop::gateway(gateway, index)
+                })
+                .collect();
+            hops.sort();
+            if !hops.is_empty() && !foreign.contains_key(n) {
+                expected.push(Route::unicast(network(&prefix(*n)), hops));
+            }
+        }
+        world.expect(&expected);
+        prop_assert_eq!(world.kernel.of_protocol(12), foreign.into_values().collect::<Vec<_>>());
+    }
+}
