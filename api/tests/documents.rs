@@ -88,22 +88,8 @@ fn every_field_of_the_design_is_read() {
 #[test]
 fn the_same_documents_as_json() {
     let set = parse(FABRIC).unwrap();
-    let values: Vec<serde_json::Value> = set
-        .documents()
-        .iter()
-        .map(|document| {
-            use causeway_api::resource::Resource;
-            match &document.resource {
-                Resource::Node(object) => serde_json::to_value(object),
-                Resource::BGPConfiguration(object) => serde_json::to_value(object),
-                Resource::BGPPeer(object) => serde_json::to_value(object),
-                Resource::BGPFilter(object) => serde_json::to_value(object),
-                Resource::IPPool(object) => serde_json::to_value(object),
-                Resource::Secret(object) => serde_json::to_value(object),
-            }
-            .unwrap()
-        })
-        .collect();
+    let values: Vec<serde_json::Value> =
+        set.documents().iter().map(|document| document.resource.to_json()).collect();
     let again = source::from_json(&values).unwrap_or_else(|errors| panic!("{errors}"));
     for (a, b) in set.documents().iter().zip(again.documents()) {
         assert_eq!(a.resource, b.resource);

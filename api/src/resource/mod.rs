@@ -164,6 +164,20 @@ impl Resource {
         }
     }
 
+    /// The document as JSON, as an API server has it.
+    pub fn to_json(&self) -> serde_json::Value {
+        let json = match self {
+            Resource::Node(object) => serde_json::to_value(object),
+            Resource::BGPConfiguration(object) => serde_json::to_value(object),
+            Resource::BGPPeer(object) => serde_json::to_value(object),
+            Resource::BGPFilter(object) => serde_json::to_value(object),
+            Resource::IPPool(object) => serde_json::to_value(object),
+            Resource::Secret(secret) => serde_json::to_value(secret),
+        };
+        // Only a map whose keys are no strings could fail, and there is none.
+        json.unwrap_or_default()
+    }
+
     /// What is wrong with it, seen by itself.
     pub fn validate(&self) -> Vec<Finding> {
         let mut findings = Findings::new();
