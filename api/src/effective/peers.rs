@@ -76,7 +76,8 @@ struct Search<'a, 'n> {
     others: Vec<Facts<'a>>,
     notes: &'n mut Vec<String>,
     errors: &'n mut Vec<DocumentError>,
-    peers: BTreeMap<IpAddr, (Peer, Origin<'a>)>,
+    /// By address and port: one address may hold several speakers.
+    peers: BTreeMap<(IpAddr, u16), (Peer, Origin<'a>)>,
     ranges: BTreeMap<Cidr, (PeerRange, &'a Document)>,
 }
 
@@ -100,7 +101,7 @@ impl<'a> Search<'a, '_> {
     fn forward(&mut self, document: &'a Document, spec: &'a BGPPeerSpec) {
         let name = format!("BGPPeer {}", document.name());
         if let (Some(peer), Some(remote_as)) = (spec.peer_ip, spec.as_number) {
-            if self.facts.has(peer.ip) {
+            if self.facts.has(peer.ip) && peer.port.is_none_or(|port| port == self.facts.listen_port) {
                 self.notes.push(format!("{name}: {} is this node's own address: left out", peer.ip));
                 return;
             }
@@ -199,27 +200,31 @@ impl<'a> Search<'a, '_> {
     }
 
     fn add(&mut self, peer: Peer, origin: Origin<'a>) {
-        match (self.peers.get(&peer.address), origin) {
-            (None, _) => {
-                self.peers.insert(peer.address, (peer, origin));
-            }
-            (Some((first, Origin::Forward(other))), Origin::Forward(document)) => {
-                let (address, node, other) = (first.address, self.facts.name(), other.title());
-                self.errors.push(
-                    document.error(
+        let address = peer.address;
+        let mut same_address = self.peers.range((address, 0)..=(address, u16::MAX)).map(|(_, found)| found);
+        match origin {
+            Origin::Forward(document) => match self.peers.get(&(address, peer.port)) {
+                Some((_, Origin::Forward(other))) => {
+                    let (node, other) = (self.facts.name(), other.title());
+                    self.errors.push(document.error(
                         "spec",
                         format!("leads node {node} to the peer {address}, and so does {other}"),
-                    ),
-                );
-            }
-            (Some((first, _)), _) => {
-                if !peer.settings.name.starts_with("mesh ") {
+                    ));
                     return;
                 }
-                let (name, by) = (&peer.settings.name, &first.settings.name);
-                self.notes.push(format!("{name}: {} is already a peer by {by}: left out", peer.address));
+                Some((_, Origin::Other)) | None => {}
+            },
+            Origin::Other => {
+                if let Some((first, _)) = same_address.next() {
+                    if peer.settings.name.starts_with("mesh ") {
+                        let (name, by) = (&peer.settings.name, &first.settings.name);
+                        self.notes.push(format!("{name}: {address} is already a peer by {by}: left out"));
+                    }
+                    return;
+                }
             }
         }
+        self.peers.insert((address, peer.port), (peer, origin));
     }
 
     fn settings(&mut self, document: &Document, spec: &BGPPeerSpec, remote: &Remote<'_>) -> PeerSettings {

@@ -190,6 +190,21 @@ fn the_node_itself_is_left_out_with_a_note() {
 }
 
 #[test]
+fn speakers_that_share_an_address_are_told_apart_by_port() {
+    let peer = |name: &str, ip: &str| {
+        document("BGPPeer", &format!("name: {name}"), &format!("{{peerIP: \"{ip}\", asNumber: 1}}"))
+    };
+    let text = format!("{}{}{}", node(1, "", ""), peer("p", "192.0.2.1:1001"), peer("q", "192.0.2.1:1002"));
+    let one = resolved(&text, "n1");
+    assert_eq!(peers(&one), ["BGPPeer p 192.0.2.1:1001 1", "BGPPeer q 192.0.2.1:1002 1"]);
+    let error = effective(&format!("{text}{}", peer("r", "192.0.2.1:1002")), "n1", Role::Node).unwrap_err();
+    assert!(
+        error.contains("BGPPeer/r: spec: leads node n1 to the peer 192.0.2.1, and so does BGPPeer/q"),
+        "{error}"
+    );
+}
+
+#[test]
 fn peer_selectors_work_from_both_ends() {
     let text = format!(
         "{}{}{}{}{}",
