@@ -54,7 +54,7 @@ pub enum Standing {
 pub struct Observed {
     /// Keys that had what they want and no longer do.
     pub lost: Vec<RouteKey>,
-    /// Wanted keys whose standing may have changed otherwise.
+    /// Wanted keys whose standing changed otherwise, and unwanted ones where a route of ours is gone.
     pub changed: Vec<RouteKey>,
     /// Routes of ours that nobody wants and that were not there before.
     pub appeared: Vec<RouteKey>,
@@ -189,6 +189,7 @@ impl Tracker {
                 (Some(Standing::Installed), after) if after != Some(Standing::Installed) => {
                     observed.lost.push(key)
                 }
+                (None, None) if had_ours && !self.has_ours(&key) => observed.changed.push(key),
                 (before, after) if before != after => observed.changed.push(key),
                 _ => {}
             }

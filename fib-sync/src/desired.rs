@@ -49,23 +49,24 @@ struct Learned {
     refused: Option<String>,
 }
 
-/// What should be at a prefix bgpd asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// This route.
+/// How things stand with a prefix bgpd asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// A route.
     Route {
-        /// The route.
-        route: Route,
         /// How packets leave.
         via: Via,
         /// Why this way.
-        reason: String,
+        reason: &'a str,
     },
     /// Nothing for now: no next hop resolves.
-    Unresolved(String),
+    Unresolved(&'a str),
     /// Nothing: the guard refused it, or the request makes no sense.
-    Refused(String),
+    Refused(&'a str),
 }
+
+/// Why an IPv6 route over an IPv4 next hop is not made.
+const IPV6_OVER_IPV4: &str = "refused: the kernel routes no IPv6 through an IPv4 next hop";
 
 /// The learned part of the desired set.
 #[derive(Debug, Default)]
@@ -252,28 +253,31 @@ impl Desired {
         used.flat_map(|group| &group.way.hops).map(|hop| hop.ifindex).collect()
     }
 
-    /// What should be at a learned prefix; `None` for one that is not learned.
-    pub fn wanted(&self, prefix: &IpNetwork, config: &Config) -> Option<Wanted> {
+    /// How things stand with a learned prefix; `None` for one that is not learned.
+    pub fn verdict(&self, prefix: &IpNetwork) -> Option<Verdict<'_>> {
         let learned = self.learned.get(prefix)?;
         if let Some(refused) = &learned.refused {
-            return Some(Wanted::Refused(refused.clone()));
+            return Some(Verdict::Refused(refused));
         }
-        let group = self.groups.get(&learned.group)?;
-        let Way { hops, via, reason } = &group.way;
+        let Way { hops, via, reason } = &self.groups.get(&learned.group)?.way;
         if hops.is_empty() {
-            return Some(Wanted::Unresolved(reason.clone()));
+            return Some(Verdict::Unresolved(reason));
         }
         if prefix.is_ipv6() && hops.iter().any(|hop| hop.gateway.is_some_and(|gateway| gateway.is_ipv4())) {
-            return Some(Wanted::Refused(
-                "refused: the kernel routes no IPv6 through an IPv4 next hop".to_owned(),
-            ));
+            return Some(Verdict::Refused(IPV6_OVER_IPV4));
         }
-        let route = Route {
+        Some(Verdict::Route { via: *via, reason })
+    }
+
+    /// The route that should be at a learned prefix, if any.
+    pub fn wanted(&self, prefix: &IpNetwork, config: &Config) -> Option<Route> {
+        let Verdict::Route { .. } = self.verdict(prefix)? else { return None };
+        let group = self.groups.get(&self.learned.get(prefix)?.group)?;
+        Some(Route {
             key: learned_key(*prefix, config),
             protocol: config.protocol,
-            ..Route::unicast(*prefix, hops.clone())
-        };
-        Some(Wanted::Route { route, via: *via, reason: reason.clone() })
+            ..Route::unicast(*prefix, group.way.hops.clone())
+        })
     }
 }
 

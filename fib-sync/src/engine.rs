@@ -18,7 +18,7 @@ use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::delta::{Standing, Tracker};
-use crate::desired::{Desired, Local, Pod, Wanted, feed_family, learned_key, locals};
+use crate::desired::{Desired, Local, Pod, Verdict, feed_family, learned_key, locals};
 use crate::guard::{Connected, Guard};
 use crate::interfaces::Interfaces;
 use crate::next_hop::{Resolution, Table};
@@ -230,7 +230,7 @@ impl Engine {
                 self.withdrawn.remove(&prefix);
                 self.desired.set_route(prefix, group, generation, &self.guard);
                 self.apply([prefix]);
-                if matches!(self.desired.wanted(&prefix, &self.config), Some(Wanted::Refused(_))) {
+                if matches!(self.desired.verdict(&prefix), Some(Verdict::Refused(_))) {
                     self.counts.refused += 1;
                 }
             }
@@ -445,10 +445,7 @@ impl Engine {
             if self.locals.contains_key(&key) {
                 continue;
             }
-            let route = match self.desired.wanted(&prefix, &self.config) {
-                Some(Wanted::Route { route, .. }) => Some(route),
-                Some(Wanted::Unresolved(_) | Wanted::Refused(_)) | None => None,
-            };
+            let route = self.desired.wanted(&prefix, &self.config);
             self.tracker.want(&key, route);
         }
     }
@@ -553,52 +550,37 @@ impl Engine {
         self.next_hops = next_hops;
     }
 
-    /// Tells bgpd what became of the prefixes that may have changed. Those on their way to the kernel stay for later.
+    /// Tells bgpd what became of the prefixes that may have changed. Those on their way to the kernel come up again
+    /// when they are there, or when a dump shows them.
     fn tell(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
         if !matches!(self.feed, Feed::Connected(_)) {
-            self.dirty.clear();
             return;
         }
-        let mut later = BTreeSet::new();
-        for prefix in std::mem::take(&mut self.dirty) {
-            let (generation, state) = match self.desired.generation(&prefix) {
-                Some(generation) => match self.state(&prefix) {
-                    Some(state) => (generation, state),
-                    None => {
-                        later.insert(prefix);
-                        continue;
-                    }
-                },
-                None => match self.withdrawn.get(&prefix) {
-                    Some(generation) if !self.tracker.has_ours(&self.learned_key(prefix)) => {
-                        (*generation, RouteState::Removed)
-                    }
-                    Some(_) => {
-                        later.insert(prefix);
-                        continue;
-                    }
-                    None => continue,
-                },
+        for prefix in dirty {
+            let told = match self.desired.generation(&prefix) {
+                Some(generation) => self.state(&prefix).map(|state| (generation, state)),
+                None if self.tracker.has_ours(&self.learned_key(prefix)) => None,
+                None => self.withdrawn.remove(&prefix).map(|generation| (generation, RouteState::Removed)),
             };
+            let Some((generation, state)) = told else { continue };
             if state == RouteState::Removed {
-                self.withdrawn.remove(&prefix);
                 self.told.remove(&prefix);
-            } else if self.told.insert(prefix, (generation, state.clone()))
-                == Some((generation, state.clone()))
-            {
+            } else if self.told.get(&prefix) == Some(&(generation, state.clone())) {
                 continue;
+            } else {
+                self.told.insert(prefix, (generation, state.clone()));
             }
             self.events.push(Event::Status { prefix, generation, state });
         }
-        self.dirty = later;
     }
 
     /// What became of a learned prefix; `None` while it is on its way to the kernel.
     pub(crate) fn state(&self, prefix: &IpNetwork) -> Option<RouteState> {
-        let via = match self.desired.wanted(prefix, &self.config)? {
-            Wanted::Refused(reason) => return Some(RouteState::Failed { reason }),
-            Wanted::Unresolved(reason) => return Some(RouteState::Pending { reason }),
-            Wanted::Route { via, .. } => via,
+        let via = match self.desired.verdict(prefix)? {
+            Verdict::Refused(reason) => return Some(RouteState::Failed { reason: reason.to_owned() }),
+            Verdict::Unresolved(reason) => return Some(RouteState::Pending { reason: reason.to_owned() }),
+            Verdict::Route { via, .. } => via,
         };
         let key = self.learned_key(*prefix);
         if self.locals.contains_key(&key) {

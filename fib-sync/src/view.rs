@@ -6,7 +6,7 @@ use causeway_kernel::Route;
 use ipnetwork::IpNetwork;
 
 use crate::delta::Standing;
-use crate::desired::Wanted;
+use crate::desired::Verdict;
 use crate::engine::{Counts, Engine, Feed, foreign, refused};
 use crate::ownership::Class;
 
@@ -77,17 +77,18 @@ impl Engine {
     }
 
     fn learned_row(&self, prefix: &IpNetwork) -> Option<FibRoute> {
-        let wanted = self.desired.wanted(prefix, &self.config)?;
         let state = match self.state(prefix) {
             Some(fib::RouteState::Installed { .. }) => "installed".to_owned(),
             Some(fib::RouteState::Failed { reason }) => format!("failed: {reason}"),
             Some(fib::RouteState::Pending { .. } | fib::RouteState::Removed) | None => "pending".to_owned(),
         };
-        let (next_hops, via, reason) = match wanted {
-            Wanted::Route { route, via, reason } => (self.hops(&route), Some(via_of(via)), reason),
-            Wanted::Unresolved(reason) | Wanted::Refused(reason) => (Vec::new(), None, reason),
+        let (via, reason) = match self.desired.verdict(prefix)? {
+            Verdict::Route { via, reason } => (Some(via_of(via)), reason),
+            Verdict::Unresolved(reason) | Verdict::Refused(reason) => (None, reason),
         };
-        Some(FibRoute { prefix: *prefix, next_hops, via, mtu: None, reason, state })
+        let route = self.desired.wanted(prefix, &self.config);
+        let next_hops = route.map(|route| self.hops(&route)).unwrap_or_default();
+        Some(FibRoute { prefix: *prefix, next_hops, via, mtu: None, reason: reason.to_owned(), state })
     }
 
     fn standing(&self, route: &Route) -> String {

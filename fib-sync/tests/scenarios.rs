@@ -4,6 +4,7 @@
 //! were, and nothing is written any more.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured, and which case it was")]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -80,7 +80,7 @@ fn a_killed_fib_sync_leaves_the_routes_and_its_successor_adopts_them() {
     assert_eq!(scene.learned(), learned(&scene, 0..4));
     assert_eq!(scene.row("10.1.0.0/16").unwrap().state, "kept");
     let mut bgpd = Bgpd::connect(&scene);
-    assert_eq!(bgpd.kept.0, true);
+    assert!(bgpd.kept.0);
     announce(&mut bgpd, 1..5);
     assert_eq!(scene.learned(), learned(&scene, 0..5));
     assert_eq!(scene.metric("causeway_fib_netlink_changes_total"), 1.0, "only the new route was written");
@@ -147,10 +147,7 @@ fn the_latest_bgpd_wins() {
     let mut first = Bgpd::connect(&scene);
     announce(&mut first, 0..2);
     let mut second = Bgpd::connect(&scene);
-    first.wait("goodbye", |event| match event {
-        Event::Goodbye { reason } => Some(assert_eq!(reason, "another bgpd connected")),
-        _ => None,
-    });
+    assert_eq!(first.goodbye(), "another bgpd connected");
     assert_eq!(first.try_next(), None);
     announce(&mut second, 0..1);
     second.end_of_snapshot();
@@ -189,10 +186,7 @@ fn feeds_that_misbehave_are_shown_the_door_and_change_nothing() {
     );
     // bgpd itself goes mad: it is closed, and its routes stay.
     bgpd.send_bytes(&[0, 0, 0, 1, 200]);
-    bgpd.wait("goodbye", |event| match event {
-        Event::Goodbye { reason } => Some(assert_eq!(reason, "unknown message type 200")),
-        _ => None,
-    });
+    assert_eq!(bgpd.goodbye(), "unknown message type 200");
     assert_eq!(bgpd.try_next(), None);
     assert_eq!(scene.learned(), learned(&scene, 0..2));
     let bgpd = Bgpd::connect(&scene);

@@ -400,6 +400,14 @@ impl Bgpd {
         panic!("not said: {what}; but {seen:#?}");
     }
 
+    /// Why fib-sync closes the connection.
+    pub fn goodbye(&mut self) -> String {
+        self.wait("goodbye", |event| match event {
+            Event::Goodbye { reason } => Some(reason.clone()),
+            _ => None,
+        })
+    }
+
     /// A group of next hops of equal weight.
     pub fn group(&mut self, id: u32, next_hops: &[&str]) {
         let members = next_hops
