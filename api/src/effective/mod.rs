@@ -206,14 +206,22 @@ pub struct PeerSettings {
     pub filters: Vec<String>,
 }
 
-/// How far away a peer may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// How far away a peer may be; printed as a map of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Distance {
     /// Packets leave with this TTL.
     Ttl(u8),
     /// GTSM (RFC 5082): at most so many hops.
     TtlSecurity(u8),
+}
+
+impl Serialize for Distance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Distance::Ttl(ttl) => serializer.collect_map([("ttl", ttl)]),
+            Distance::TtlSecurity(hops) => serializer.collect_map([("ttlSecurity", hops)]),
+        }
+    }
 }
 
 /// A TCP MD5 password; printed without its text.

@@ -363,6 +363,17 @@ fn nodes_that_disagree_about_the_subnet_are_reported() {
 }
 
 #[test]
+fn what_is_printed_reads_like_the_documents() {
+    let text =
+        format!("{}{}", node(1, "", ""), document("BGPPeer", "name: p", "{peerIP: 192.0.2.2, asNumber: 1}"));
+    let printed = serde_json::to_value(resolved(&text, "n1")).unwrap();
+    assert_eq!(printed["gracefulRestartTime"], "120s");
+    assert_eq!(printed["peers"][0]["distance"], serde_json::json!({"ttl": 1}));
+    assert_eq!(printed["peers"][0]["remoteAs"], 1);
+    assert_eq!(printed["blocks"][0]["cidr"], "10.244.1.0/24");
+}
+
+#[test]
 fn passwords_are_not_printed() {
     let text = format!(
         "{}{}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\nstringData: {{k: very-secret}}\n",

@@ -71,7 +71,7 @@ impl fmt::Display for TimeSpan {
         if hours > 0 && minutes == 0 && rest == 0 && millis == 0 {
             return write!(f, "{hours}h");
         }
-        if secs >= 120 && rest == 0 && millis == 0 {
+        if secs >= 300 && rest == 0 && millis == 0 {
             return write!(f, "{}m", secs / 60);
         }
         match (secs, millis) {
