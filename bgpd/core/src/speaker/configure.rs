@@ -36,6 +36,7 @@ impl Speaker {
             self.begin_restart(now, &new);
         }
         self.rib.max_paths = new.max_paths.max(1);
+        self.full_ranges.retain(|range| new.ranges.iter().any(|other| other.range == *range));
         self.configure_peers(&new);
         self.configure_dynamic(&new);
 
@@ -121,10 +122,14 @@ impl Speaker {
             })
             .count();
         if members >= range.limit {
-            let text = format!("{address} is refused: {} has its {} peers", range.range, range.limit);
-            self.outputs.push_back(Output::Log { level: LogLevel::Warn, peer: None, text });
+            // Whoever knocks again and again is logged once.
+            if self.full_ranges.insert(range.range) {
+                let text = format!("{address} is refused: {} has its {} peers", range.range, range.limit);
+                self.outputs.push_back(Output::Log { level: LogLevel::Warn, peer: None, text });
+            }
             return;
         }
+        self.full_ranges.remove(&range.range);
         self.add_peer(PeerKey { address, port: None }, range.settings.clone(), true);
     }
 

@@ -353,12 +353,13 @@ impl Speaker {
             });
         } else if let Some(percent) = limits.warn_at {
             let near = received * 100 >= u64::from(limit) * u64::from(percent);
-            let warn = near && !counts.warned;
-            counts.warned = near;
-            if warn {
-                let text =
-                    format!("{received} {family} prefixes received: {percent} % of the {limit} allowed");
-                self.log(LogLevel::Warn, id, text);
+            if near && !counts.warned {
+                counts.warned = true;
+                self.log(
+                    LogLevel::Warn,
+                    id,
+                    format!("{received} of {limit} allowed {family} prefixes received"),
+                );
             }
         }
     }

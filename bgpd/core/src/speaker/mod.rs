@@ -20,13 +20,13 @@ mod show;
 mod timers;
 mod work;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use causeway_bgp_wire::Family;
+use causeway_bgp_wire::{Family, Prefix};
 
 use crate::config::Config;
 use crate::event::{FibUpdate, Input, LogLevel, Output, PeerId, PullState};
@@ -67,6 +67,8 @@ pub struct Speaker {
     timers: Timers,
     work: VecDeque<work::Work>,
     outputs: VecDeque<Output>,
+    /// Ranges that refused a peer since they last took one.
+    full_ranges: BTreeSet<Prefix>,
     /// Route selection of the family waits (RFC 4724 §4.1).
     deferred: [bool; Family::COUNT],
     /// It waits no longer, but is not all done yet.
@@ -97,6 +99,7 @@ impl Speaker {
             timers: Timers::default(),
             work: VecDeque::new(),
             outputs: VecDeque::new(),
+            full_ranges: BTreeSet::new(),
             deferred: [false; Family::COUNT],
             releasing: [false; Family::COUNT],
             settled: [false; Family::COUNT],

@@ -59,7 +59,7 @@ pub(super) struct PeerFamily {
     pub(super) refreshing: bool,
     /// It has sent its whole table once since this speaker started.
     pub(super) settled: bool,
-    /// It was warned of coming near the limit.
+    /// It came near the limit in this session, and that was logged.
     pub(super) warned: bool,
 }
 

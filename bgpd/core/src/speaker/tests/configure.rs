@@ -188,6 +188,8 @@ fn dynamic_peers_up_to_the_limit_of_the_longest_range() {
     assert_eq!(connect(&mut bench, 10), None, "known already");
     assert_eq!(connect(&mut bench, 70).as_deref(), Some("192.0.2.64/26"));
     assert_eq!(connect(&mut bench, 71), None, "its range is full");
+    bench.input(Input::DynamicPeer { address: address(72) });
+    assert!(bench.outputs.is_empty(), "a full range is logged once");
     assert_eq!(connect(&mut bench, 11).as_deref(), Some("192.0.2.0/24"));
     assert_eq!(connect(&mut bench, 12), None, "its range is full");
     bench.input(Input::DynamicPeerGone(bench.id(11)));

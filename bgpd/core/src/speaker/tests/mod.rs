@@ -13,8 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use causeway_bgp_wire::{
-    Announcement, AsPath, Asn, FamilySet, Ipv4Prefix, Ipv6Prefix, NlriList, Origin, PathAttributes, Prefix,
-    Update,
+    Announcement, AsPath, Asn, FamilySet, Ipv4Prefix, Ipv6Prefix, NlriList, Origin, PathAttributes, Update,
 };
 
 use super::*;
