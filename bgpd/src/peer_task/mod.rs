@@ -509,13 +509,13 @@ impl Running {
 
     fn state_changed(&mut self, now: Instant, old: State, new: State, reason: &str) {
         let (peer, name) = (self.begin.key.address, &self.begin.settings.name);
-        // Attempts come and go; people want to hear of sessions.
-        let attempts = old.max(new) < State::OpenSent && old.min(new) != State::Idle;
+        // Attempts come and go; people want to hear of sessions, of stops, and of an error they do not know yet.
         let known = self.status.borrow().last_error.as_deref() == Some(reason);
-        if attempts && (known || new == State::Connect) || new == State::Connect && old == State::Idle {
-            debug!(%peer, name, %old, %new, reason, "session state");
-        } else {
+        let news = (old, new) == (State::Connect, State::Active) && !known;
+        if news || new == State::Idle || old.max(new) >= State::OpenSent {
             info!(%peer, name, %old, %new, reason, "session state");
+        } else {
+            debug!(%peer, name, %old, %new, reason, "session state");
         }
         let failed =
             old >= State::OpenSent && new < State::OpenSent || (old, new) == (State::Connect, State::Active);
