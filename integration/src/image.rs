@@ -171,12 +171,7 @@ fn causeway_node(node: &str) -> Plan {
     Plan {
         // A node has its addresses before its daemons.
         exec_first: true,
-        prepare: vec![
-            words("mkdir -p /run/causeway"),
-            words(&format!(
-                "causeway-fib-sync --setup-node --config /etc/causeway --node {node} --run-dir /run/causeway"
-            )),
-        ],
+        prepare: vec![words("mkdir -p /run/causeway"), words("causeway-fib-sync --setup-node")],
         daemons: vec![
             causeway_daemon("ipam", node, "ipam.sock"),
             causeway_daemon("fib-sync", node, "fib-sync.sock"),

@@ -346,6 +346,37 @@ impl Lab {
         Ok(())
     }
 
+    /// Kills a node with everything on it, as a power cut does: its links go first, so that no socket of it says goodbye.
+    ///
+    /// # Errors
+    /// Where there is no such node, or it does not end within 10 s.
+    pub fn kill_node(&self, node: &str) -> Result<()> {
+        let state = self.state();
+        let init = state.nodes.get(node).with_context(|| format!("there is no node {node}"))?.init;
+        let cut = "for link in /sys/class/net/*; do [ \"${link##*/}\" = lo ] || ip link set \"${link##*/}\" down; done";
+        self.text(node, &["sh", "-c", cut])?;
+        // The name and the pods' names hold network namespaces as processes do.
+        let pods: Vec<(&String, ProcessId)> = state
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.node == node)
+            .map(|(name, pod)| (name, pod.init))
+            .collect();
+        for (name, init) in pods.iter().copied().chain([(&node.to_owned(), init)]) {
+            init.signal(Signal::SIGKILL)?;
+            wire_up::forget_name(&state.long_name(name))?;
+        }
+        self.change(|lab| {
+            lab.pods.retain(|_, pod| pod.node != node);
+        })?;
+        until(Duration::from_secs(10), || {
+            let mut children = self.children.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            children.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+            ensure!(!init.is_alive(), "{node} does not end");
+            Ok(())
+        })
+    }
+
     /// What is known of a daemon.
     ///
     /// # Errors

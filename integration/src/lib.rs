@@ -3,14 +3,17 @@
 //! `topology` reads the file, `image` decides what runs in a node, `init` and `namespace` make and enter nodes, `wire_up` links
 //! them, `lab` ties it together, `pod` adds pods through the CNI plugin, `view` asks every daemon what it sees. See `DESIGN.md`.
 
+pub mod demo;
 pub mod image;
 pub mod init;
 pub mod lab;
 pub mod namespace;
+pub mod ping;
 pub mod pod;
 pub mod process;
 pub mod run;
 pub mod state;
 pub mod topology;
 pub mod until;
+pub mod view;
 pub mod wire_up;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use causeway_integration::lab::{Lab, Options, remove};
 use causeway_integration::state::LabState;
-use causeway_integration::{init, topology};
+use causeway_integration::{demo, init, topology};
 use clap::{Args, Parser, Subcommand};
 
 /// Builds containerlab topologies out of network namespaces, with the routers of this machine in them.
@@ -41,6 +41,14 @@ enum Action {
     /// Builds the lab of a topology file and leaves it up.
     Up {
         /// The topology file.
+        file: PathBuf,
+        /// Adds this many pods to every Causeway node, through the CNI plugin.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        pods: usize,
+    },
+    /// The tour: builds two racks, pings, captures, kills a node, takes all down again.
+    Demo {
+        /// The topology file of two-racks.
         file: PathBuf,
     },
     /// Takes a lab down; one that is not up, or half up, is no error.
@@ -97,11 +105,13 @@ fn act(cli: Cli) -> Result<ExitCode> {
     };
     match &cli.command {
         Action::Init { spec } => init::run(spec)?,
-        Action::Up { file } => {
+        Action::Up { file, pods } => {
             let topology = topology::load(file)?;
             let lab = Lab::up(&topology, file, options(false)?, &|step| println!("  {step}"))?;
+            demo::add_pods(&lab, *pods)?;
             show(&lab);
         }
+        Action::Demo { file } => demo::run(file, options(true)?)?,
         Action::Down { file } => {
             let topology = topology::load(file)?;
             let prefix = cli.common.prefix.as_ref().unwrap_or(&topology.prefix);
@@ -143,8 +153,13 @@ fn show(lab: &Lab) {
         let addresses: Vec<String> = pod.addresses().iter().map(ToString::to_string).collect();
         println!("  {name:width$}  pod on {}  {}", pod.node, addresses.join(" "));
     }
+    let exe =
+        std::env::current_exe().map_or_else(|_| "causeway-lab".to_owned(), |exe| exe.display().to_string());
+    let file = state.file.display();
     if let Some(name) = state.nodes.keys().next() {
-        println!("enter one: causeway-lab exec {} {name}", state.file.display());
-        println!("       or: {}", lab.enter_line(name));
+        println!("a shell in one:  {exe} exec {file} {name}");
+        println!("or a command:    {exe} exec {file} {name} -- ip route");
+        println!("or by hand:      {}", lab.enter_line(name));
+        println!("take it down:    {exe} down {file}");
     }
 }

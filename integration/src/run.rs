@@ -80,7 +80,8 @@ pub fn wait(child: &mut Child, bound: Duration) -> Result<ExitStatus> {
     }
 }
 
-fn collect<R: Read + Send + 'static>(source: Option<R>) -> std::thread::JoinHandle<Vec<u8>> {
+/// Reads a pipe to its end on a thread, so that the writer never blocks.
+pub fn collect<R: Read + Send + 'static>(source: Option<R>) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut source) = source {

@@ -1,4 +1,7 @@
 //! A scenario's stage: a copy of a topology folder, built under a prefix of its own.
+//!
+//! Our binaries are those beside the tests' own `causeway-lab` (`cargo build --workspace` puts them there), or those of
+//! `CAUSEWAY_BIN_DIR`.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,25 +16,25 @@ const AT_ONCE: u32 = 3;
 
 static RUNNING: (Mutex<u32>, Condvar) = (Mutex::new(0), Condvar::new());
 
-struct Permit;
+struct Permit(u32);
 
 impl Permit {
-    fn take() -> Self {
+    fn take(share: u32) -> Self {
         let (count, freed) = &RUNNING;
         let mut running = count.lock().unwrap_or_else(PoisonError::into_inner);
-        while *running >= AT_ONCE {
+        while *running + share > AT_ONCE {
             running = freed.wait(running).unwrap_or_else(PoisonError::into_inner);
         }
-        *running += 1;
-        Self
+        *running += share;
+        Self(share)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let (count, freed) = &RUNNING;
-        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        freed.notify_one();
+        *count.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        freed.notify_all();
     }
 }
 
@@ -40,6 +43,13 @@ pub struct Scene {
     /// The lab.
     pub lab: Lab,
     folder: tempfile::TempDir,
+}
+
+impl Scene {
+    /// The folder of documents every node reads.
+    pub fn documents(&self) -> PathBuf {
+        self.folder.path().join("documents")
+    }
 }
 
 /// Folder of a topology: a shipped one, or one of the tests' own.
@@ -51,24 +61,24 @@ fn folder_of(name: &str) -> PathBuf {
 
 /// Builds the topology, runs the story, takes the lab down; a failure is told with logs.
 pub fn play(name: &str, story: impl FnOnce(&Scene) -> Result<()>) {
-    play_with(name, |_| Ok(()), story);
+    play_with_share(name, 1, story);
 }
 
-/// As [`play`], with a chance to change the copy of the folder before the lab is built.
-pub fn play_with(
-    name: &str,
-    prepare: impl FnOnce(&Path) -> Result<()>,
-    story: impl FnOnce(&Scene) -> Result<()>,
-) {
+/// As [`play`] with no other lab beside it, for stories that measure time.
+pub fn play_alone(name: &str, story: impl FnOnce(&Scene) -> Result<()>) {
+    play_with_share(name, AT_ONCE, story);
+}
+
+fn play_with_share(name: &str, share: u32, story: impl FnOnce(&Scene) -> Result<()>) {
     static SWEEP: Once = Once::new();
     SWEEP.call_once(|| {
         if let Err(error) = sweep() {
             eprintln!("clearing labs of runs that are over: {error:#}");
         }
     });
-    let _permit = Permit::take();
+    let _permit = Permit::take(share);
     let keep = std::env::var_os("CAUSEWAY_LAB_KEEP").is_some();
-    let scene = build(name, prepare, keep).unwrap_or_else(|error| panic!("{error:#}"));
+    let scene = build(name, keep).unwrap_or_else(|error| panic!("{error:#}"));
     let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(&scene)));
     let failure = match told {
         Ok(Ok(())) => None,
@@ -92,7 +102,7 @@ pub fn play_with(
     scene.lab.down().unwrap_or_else(|error| panic!("taking the lab down: {error:#}"));
 }
 
-fn build(name: &str, prepare: impl FnOnce(&Path) -> Result<()>, keep: bool) -> Result<Scene> {
+fn build(name: &str, keep: bool) -> Result<Scene> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -100,12 +110,14 @@ fn build(name: &str, prepare: impl FnOnce(&Path) -> Result<()>, keep: bool) -> R
     );
     let folder = tempfile::Builder::new().prefix("cwt-").tempdir()?;
     copy(&folder_of(name), folder.path()).with_context(|| format!("copying topology {name}"))?;
-    prepare(folder.path())?;
     let file = folder.path().join(format!("{name}.clab.yml"));
     let topology = topology::load(&file)?;
     let lab_binary = PathBuf::from(env!("CARGO_BIN_EXE_causeway-lab"));
     let options = Options {
-        bin_dir: lab_binary.parent().context("the folder of causeway-lab")?.to_owned(),
+        bin_dir: match std::env::var_os("CAUSEWAY_BIN_DIR") {
+            Some(dir) => PathBuf::from(dir),
+            None => lab_binary.parent().context("the folder of causeway-lab")?.to_owned(),
+        },
         lab_binary,
         prefix: Some(format!("cwt-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))),
         tied: !keep,

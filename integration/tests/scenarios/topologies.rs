@@ -1,0 +1,135 @@
+//! Every shipped topology comes up, routes, and forgets what leaves.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use causeway_integration::lab::Lab;
+use causeway_integration::until::until;
+
+use crate::fabric::{a_dead_node_is_forgotten, frr_view, views_agree, works};
+use crate::scene::play;
+
+#[test]
+fn two_racks() {
+    play("two-racks", |scene| {
+        let lab = &scene.lab;
+        works(lab)?;
+        for (node, tor, node_ip, tor_ip, tor_as) in [
+            ("node-a1", "tor-a", "172.16.1.1", "172.16.1.0", 65101),
+            ("node-b2", "tor-b", "172.16.2.3", "172.16.2.2", 65102),
+        ] {
+            until(Duration::from_secs(10), || {
+                let (received, sent) = frr_view(lab, tor, node_ip, tor_as)?;
+                views_agree(lab, node, tor_ip, &received, &sent)
+            })?;
+        }
+        // The link dies with the node, so the ToR withdraws at once and nobody waits for a hold timer.
+        let took = a_dead_node_is_forgotten(lab, "node-b2", Duration::from_secs(5))?;
+        println!("node-b2 was forgotten within {took:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn rack_as() {
+    play("rack-as", |scene| {
+        let lab = &scene.lab;
+        works(lab)?;
+        // Two next hops each, across the fabric and inside the rack, where paths hold the node's own AS once.
+        let expected: [(&str, &[&str]); 4] = [
+            ("10.244.3.0/24", &["172.17.11.1", "172.17.12.1"]),
+            ("10.244.2.0/24", &["172.17.11.12", "172.17.12.12"]),
+            ("fd00:10:244:3::/64", &["fd00:17:11::1", "fd00:17:12::1"]),
+            ("fd00:10:244:2::/64", &["fd00:17:11::12", "fd00:17:12::12"]),
+        ];
+        until(Duration::from_secs(20), || {
+            for (prefix, hops) in expected {
+                let route = lab.kernel_route("node-a1", prefix)?;
+                let wanted: Vec<IpAddr> = hops.iter().map(|hop| hop.parse()).collect::<Result<_, _>>()?;
+                ensure!(Lab::gateways(&route) == wanted, "{prefix} is to go by {wanted:?}: {route}");
+            }
+            Ok(())
+        })?;
+        let rows = lab.routes("node-a1", "learned")?;
+        let inside = rows.iter().find(|row| row.prefix.to_string() == "10.244.2.0/24" && row.multipath);
+        ensure!(
+            inside.is_some_and(|row| row.accepted == Some(true)),
+            "the rack's own AS is not allowed in: {rows:?}"
+        );
+        // The node's ports at its ToRs go down with it, the subnets stay: this takes a hold time.
+        let took = a_dead_node_is_forgotten(lab, "node-b2", Duration::from_secs(20))?;
+        println!("node-b2 was forgotten within {took:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn mesh() {
+    play("mesh", |scene| {
+        let lab = &scene.lab;
+        works(lab)?;
+        let route = lab.kernel_route("node-1", "10.244.3.0/24")?;
+        ensure!(Lab::gateways(&route) == ["172.18.0.13".parse::<IpAddr>()?], "not direct: {route}");
+        let route = lab.kernel_route("node-1", "fd00:10:244:3::/64")?;
+        ensure!(Lab::gateways(&route) == ["fd00:18::13".parse::<IpAddr>()?], "not direct: {route}");
+        a_dead_node_is_forgotten(lab, "node-4", Duration::from_secs(20)).map(|_| ())
+    });
+}
+
+#[test]
+fn reflector() {
+    play("reflector", |scene| {
+        let lab = &scene.lab;
+        works(lab)?;
+        // Reflected: the next hop is the node itself, and the path says who brought it and through which cluster.
+        let route = lab.kernel_route("node-1", "10.244.6.0/24")?;
+        ensure!(Lab::gateways(&route) == ["172.20.0.16".parse::<IpAddr>()?], "not direct: {route}");
+        let rows = lab.routes("node-1", "learned")?;
+        let reflected: Vec<_> = rows.iter().filter(|row| row.prefix.to_string() == "10.244.6.0/24").collect();
+        ensure!(!reflected.is_empty(), "node-1 has not learned 10.244.6.0/24: {rows:?}");
+        for row in reflected {
+            ensure!(row.originator_id.as_deref() == Some("172.20.0.16"), "ORIGINATOR_ID: {row:?}");
+            ensure!(row.cluster_list == ["244.0.0.1"], "CLUSTER_LIST: {row:?}");
+        }
+        // A reflector is a peer, not a path: with one of them gone nothing changes for packets.
+        lab.kill_node("rr-1")?;
+        until(Duration::from_secs(20), || {
+            let rows = lab.routes("node-1", "learned")?;
+            ensure!(!rows.iter().any(|row| row.peer.as_deref() == Some("172.20.0.1")), "rr-1's paths stay");
+            Ok(())
+        })?;
+        let pods: Vec<_> =
+            lab.state().pods.iter().map(|(name, pod)| (name.clone(), pod.addresses())).collect();
+        crate::fabric::all_pods_reach_each_other(lab, &pods)?;
+        a_dead_node_is_forgotten(lab, "node-6", Duration::from_secs(20)).map(|_| ())
+    });
+}
+
+#[test]
+fn mixed() {
+    play("mixed", |scene| {
+        let lab = &scene.lab;
+        works(lab)?;
+        // The route server leaves itself out of path and next hop.
+        let rows = lab.routes("node-a1", "learned")?;
+        let across = rows.iter().find(|row| row.prefix.to_string() == "10.244.3.0/24");
+        let path = across.map(|row| serde_json::to_string(&row.as_path)).transpose()?;
+        ensure!(path.as_deref() == Some("[65101,65102,65121]"), "the path to 10.244.3.0/24 is {path:?}");
+
+        // BIRD's and GoBGP's own views.
+        let bird = lab.text("tor-b", &["birdc", "show", "route", "protocol", "node_b1", "all"])?;
+        for part in ["10.244.3.0/24", "fd00:10:244:3::/64", "BGP.as_path: 65121", "BGP.next_hop: 172.19.2.1"]
+        {
+            ensure!(bird.contains(part), "BIRD has no {part} from node-b1: {bird}");
+        }
+        let advertised = lab.routes("node-b1", "advertised")?;
+        ensure!(advertised.len() == 2, "node-b1 advertises its two blocks and nothing else: {advertised:?}");
+        let server = lab.json("route-server", &["gobgp", "-j", "global", "rib", "-a", "ipv4"]);
+        ensure!(server.is_ok(), "GoBGP answers: {server:?}");
+        let server = lab.text("route-server", &["gobgp", "neighbor", "172.19.0.1", "adj-in"])?;
+        ensure!(server.contains("10.244.1.0/24"), "GoBGP has no 10.244.1.0/24 from tor-a: {server}");
+
+        a_dead_node_is_forgotten(lab, "node-b2", Duration::from_secs(20)).map(|_| ())
+    });
+}
