@@ -269,14 +269,15 @@ impl Shared {
         };
     }
 
-    fn dispatch(&self, stream: TcpStream, source: IpAddr) {
+    /// Gives a connection to its peer; true where the speaker is to be asked to make a peer of its source.
+    fn dispatch(&self, stream: TcpStream, source: IpAddr) -> bool {
         let mut table = self.table();
         if let Some(peers) = table.peers.get(&source) {
             let down = peers.iter().find(|registered| !registered.is_established());
             if let Some(registered) = down.or(peers.first()) {
                 registered.give(stream);
             }
-            return;
+            return false;
         }
         let range = table.ranges.iter().filter(|(range, _)| range.contains_address(source));
         match range.max_by_key(|(range, _)| range.prefix_len()) {
@@ -285,17 +286,13 @@ impl Shared {
             Some(_) => {
                 let now = Instant::now();
                 table.dynamic.retain(|_, (since, _)| now.duration_since(*since) < DYNAMIC_PATIENCE);
-                let asked = table.dynamic.contains_key(&source);
-                if !asked && table.dynamic.len() >= WAITING_DYNAMIC {
-                    debug!(%source, "connection closed: too many wait to become peers");
-                    return;
+                if table.dynamic.len() < WAITING_DYNAMIC {
+                    return table.dynamic.insert(source, (now, stream)).is_none();
                 }
-                let ask = || self.speaker.try_send(ToSpeaker::DynamicPeer { address: source });
-                if asked || ask().is_ok() {
-                    table.dynamic.insert(source, (now, stream));
-                }
+                debug!(%source, "connection closed: too many wait to become peers");
             }
         }
+        false
     }
 }
 
@@ -303,7 +300,14 @@ async fn accept(shared: Arc<Shared>, index: usize) {
     let socket = &shared.sockets[index];
     loop {
         match socket.accept().await {
-            Ok((stream, source)) => shared.dispatch(stream, source.ip()),
+            Ok((stream, source)) => {
+                let address = source.ip();
+                let ask = shared.dispatch(stream, address);
+                // A speaker that is behind slows down accepting; the backlog holds the rest.
+                if ask && shared.speaker.send(ToSpeaker::DynamicPeer { address }).await.is_err() {
+                    return;
+                }
+            }
             Err(error) => {
                 warn!("accepting a connection failed: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

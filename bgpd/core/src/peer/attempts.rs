@@ -36,11 +36,14 @@ impl Session {
             Command::Reset { notification, idle_for } => self.reset(now, notification, idle_for),
             Command::Configure(config) => {
                 let notification = Notification::cease(Cease::OtherConfigurationChange);
-                let resume = self.attempts.idle_hold;
+                let idle_hold = self.attempts.idle_hold;
                 self.stop(now, Cause::command("config", notification));
                 self.config = config;
                 (self.bare, self.failures) = (false, 0);
-                self.attempts.idle_hold = resume.or_else(|| Some(now + self.pause()));
+                match idle_hold {
+                    Some(_) => self.attempts.idle_hold = idle_hold,
+                    None => self.resume(now),
+                }
             }
             Command::Marks(marks) => self.marks = marks,
             Command::LinkDown(device) => {
@@ -63,9 +66,23 @@ impl Session {
             "admin"
         };
         self.stop(now, Cause::command(label, notification));
-        let pause = idle_for.unwrap_or_else(|| timers::jittered(self.pause(), &mut self.rng));
-        self.attempts.idle_hold = now.checked_add(pause);
-        self.held = self.attempts.idle_hold.is_none();
+        self.attempts.idle_hold = idle_for.and_then(|pause| now.checked_add(pause));
+        self.held = idle_for.is_some() && self.attempts.idle_hold.is_none();
+        if idle_for.is_none() {
+            self.resume(now);
+        }
+    }
+
+    /// Back from Idle, unless something keeps the peer there: the peer may connect at once, we try after a pause.
+    fn resume(&mut self, now: Instant) {
+        if self.stopped || self.held || self.blocked().is_some() {
+            return;
+        }
+        let Transition { next, .. } = transition(self.attempts.state, Event::StartPassive);
+        self.attempts.state = next;
+        let pause = self.pause();
+        self.wait(now, Some(pause));
+        self.show("started again");
     }
 
     pub(super) fn request_refresh(&mut self, family: Family) {
@@ -131,7 +148,7 @@ impl Session {
     }
 
     pub(super) fn retry_time(&mut self) -> Duration {
-        timers::jittered(self.config.connect_retry_time, &mut self.rng)
+        timers::connect_retry(self.config.connect_retry_time, &mut self.rng)
     }
 
     pub(super) fn pause(&self) -> Duration {

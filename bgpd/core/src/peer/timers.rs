@@ -21,6 +21,14 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 /// A KEEPALIVE is never sent more often than this (RFC 4271 §4.4).
 const KEEPALIVE_MIN: Duration = Duration::from_secs(1);
 
+/// Attempts to connect are never closer to each other than this, whatever is configured.
+const CONNECT_RETRY_MIN: Duration = Duration::from_millis(100);
+
+/// The next ConnectRetryTimer: as configured, with jitter.
+pub fn connect_retry(configured: Duration, rng: &mut fastrand::Rng) -> Duration {
+    jittered(configured, rng).max(CONNECT_RETRY_MIN)
+}
+
 /// `full` times a random factor of 0.75 to 1.0 (RFC 4271 §10).
 pub fn jittered(full: Duration, rng: &mut fastrand::Rng) -> Duration {
     full.mul_f64(0.75 + 0.25 * rng.f64())
@@ -90,6 +98,13 @@ mod tests {
         assert!(all.iter().all(|d| (Duration::from_secs(75)..=full).contains(d)));
         assert!(all.iter().any(|d| *d < Duration::from_secs(77)), "the whole range is used");
         assert!(all.iter().any(|d| *d > Duration::from_secs(98)), "the whole range is used");
+    }
+
+    #[test]
+    fn attempts_never_follow_each_other_without_a_pause() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        assert_eq!(connect_retry(Duration::ZERO, &mut rng), CONNECT_RETRY_MIN);
+        assert!(connect_retry(Duration::from_secs(5), &mut rng) >= Duration::from_millis(3750));
     }
 
     #[test]

@@ -53,10 +53,21 @@ fn reset_comes_back_by_itself() {
     assert!(!bench.downs()[0].retain);
     bench.take();
     bench.pass(seconds(1));
-    assert!(matches!(
-        bench.take().as_slice(),
-        [Logged::Dial(_), Logged::State(State::Idle, State::Connect, _)]
-    ));
+    let tried = bench.take();
+    assert!(matches!(tried.as_slice(), [Logged::Dial(_), Logged::State(State::Active, State::Connect, _)]));
+}
+
+#[test]
+fn after_a_reset_or_new_parameters_the_peer_may_connect_at_once() {
+    let reset =
+        Command::Reset { notification: Notification::cease(Cease::AdministrativeReset), idle_for: None };
+    for command in [reset, Command::Configure(Arc::new(SessionConfig { passive: true, ..config() }))] {
+        let (mut bench, _) = Bench::in_state(State::Established);
+        bench.command(command);
+        let theirs = bench.accept().expect("accepted at once");
+        bench.advance_to(theirs, State::Established);
+        assert_eq!(bench.session.state(), State::Established);
+    }
 }
 
 #[test]
