@@ -119,8 +119,12 @@ fn tour(lab: &Lab, out: &mut Screen, tally: &mut Tally) -> Result<()> {
     for family in ["ipv4", "ipv6"] {
         let show = format!("show bgp {family} unicast wide");
         let text = lab.text("tor-a", &["vtysh", "-c", &show])?;
-        let table: Vec<&str> =
-            text.lines().filter(|line| line.contains("10.244.") || line.contains("fd00:10:244:")).collect();
+        // Wide columns keep a route on one line; narrow ones keep it readable.
+        let table: Vec<String> = text
+            .lines()
+            .filter(|line| line.contains("10.244.") || line.contains("fd00:10:244:"))
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join("  "))
+            .collect();
         out.show(&format!("tor-a: vtysh -c '{show}' (pods)"), &table.join("\n"));
     }
 

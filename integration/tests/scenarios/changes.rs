@@ -1,7 +1,7 @@
 //! Documents that change under a running node, and peers that misbehave: nobody else may notice.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use causeway_integration::lab::Lab;
@@ -21,17 +21,30 @@ fn bystanders(lab: &Lab) -> Result<Vec<(String, u64, u64, u64)>> {
         .collect())
 }
 
+/// Waits until the bystanders' sessions are up and have been quiet for two seconds, and returns their counters.
+fn quiet(lab: &Lab) -> Result<Vec<(String, u64, u64, u64)>> {
+    let mut last = (Instant::now(), Vec::new());
+    until(CONVERGENCE, || {
+        lab.all_but("node", "192.0.2.6")?;
+        let now = bystanders(lab)?;
+        if now != last.1 {
+            last = (Instant::now(), now);
+        }
+        ensure!(last.0.elapsed() >= Duration::from_secs(2), "the first exchange still goes on: {:?}", last.1);
+        Ok(last.1.clone())
+    })
+}
+
 #[test]
 fn a_change_touches_only_the_peer_it_concerns() {
     play("edge", |scene| {
         let lab = &scene.lab;
-        until(CONVERGENCE, || lab.all_but("node", "192.0.2.6"))?;
+        let before = quiet(lab)?;
         let feeder = Feeder::connect(lab)?;
         until(Duration::from_secs(10), || lab.all_established("node"))?;
         let generation = |lab: &Lab| -> Result<u64> {
             Ok(lab.node_info("node")?.configuration.context("no configuration in force")?.generation)
         };
-        let before = bystanders(lab)?;
         let first = generation(lab)?;
 
         // Another hold time for the feeder's session needs a new session, that one alone.
@@ -104,14 +117,13 @@ fn a_removed_peer_goes_and_a_new_block_is_advertised() {
 fn malformed_input_disturbs_nobody_else() {
     play("edge", |scene| {
         let lab = &scene.lab;
-        until(CONVERGENCE, || lab.all_but("node", "192.0.2.6"))?;
+        let before = quiet(lab)?;
         let prefix = [(Ipv4Addr::new(10, 244, 66, 0), 24)];
         let has_route = |there: bool| {
             let route = lab.kernel_route("node", "10.244.66.0/24")?;
             ensure!(route.is_null() != there, "10.244.66.0/24 should be there: {there}; {route}");
             Ok(())
         };
-        let before = bystanders(lab)?;
 
         // RFC 7606 7.1: a bad ORIGIN is treated as withdrawal, and the session goes on.
         let mut feeder = Feeder::connect(lab)?;

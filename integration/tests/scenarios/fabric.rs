@@ -140,14 +140,24 @@ pub fn views_agree(lab: &Lab, node: &str, peer: &str, from_node: &Triples, to_no
 /// `(prefix, next hop, AS path)` of a set of routes.
 pub type Triples = BTreeSet<(String, String, String)>;
 
+/// A router as its neighbour sees it.
+pub struct Router<'a> {
+    /// Short name in the lab.
+    pub name: &'a str,
+    pub asn: u32,
+    /// Its addresses on the link to the neighbour.
+    pub ipv4: &'a str,
+    pub ipv6: &'a str,
+}
+
 /// What FRR says of a neighbour: received from it, sent to it (attributes as sent).
-pub fn frr_view(lab: &Lab, router: &str, neighbour: &str, own_as: u32) -> Result<(Triples, Triples)> {
+pub fn frr_view(lab: &Lab, router: &Router<'_>, neighbour: &str) -> Result<(Triples, Triples)> {
     let mut received = Triples::new();
     let mut sent = Triples::new();
     for family in ["ipv4", "ipv6"] {
         let show = |what: &str| -> Result<serde_json::Value> {
             lab.json(
-                router,
+                router.name,
                 &["vtysh", "-c", &format!("show bgp {family} unicast neighbors {neighbour} {what} json")],
             )
         };
@@ -162,9 +172,13 @@ pub fn frr_view(lab: &Lab, router: &str, neighbour: &str, own_as: u32) -> Result
         }
         let advertised = show("advertised-routes")?;
         for (prefix, path) in advertised["advertisedRoutes"].as_object().into_iter().flatten() {
-            let hop = if family == "ipv4" { text(&path["nextHop"]) } else { text(&path["nextHopGlobal"]) };
-            // FRR shows the path before it prepends its own AS.
-            let as_path = format!("{own_as} {}", text(&path["path"])).trim().to_owned();
+            // FRR shows the path before it prepends its own AS, and next hop self as the unspecified address.
+            let (hop, own) = match family {
+                "ipv4" => (text(&path["nextHop"]), router.ipv4),
+                _ => (text(&path["nextHopGlobal"]), router.ipv6),
+            };
+            let hop = if hop == "0.0.0.0" || hop == "::" { own.to_owned() } else { hop };
+            let as_path = format!("{} {}", router.asn, text(&path["path"])).trim().to_owned();
             sent.insert((prefix.clone(), hop, as_path));
         }
     }

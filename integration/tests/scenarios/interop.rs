@@ -23,7 +23,7 @@ fn openbgpd_exchanges_both_families() {
         let lab = &scene.lab;
         until(CONVERGENCE, || {
             for (prefix, hop) in [("10.244.21.0/24", "192.0.2.2"), ("fd00:10:244:21::/64", "2001:db8:2::")] {
-                let row = learned(lab, "192.0.2.2", prefix)?;
+                let row = learned(lab, hop, prefix)?;
                 ensure!(row.accepted == Some(true) && row.best, "{row:?}");
                 ensure!(row.next_hop.map(|hop| hop.to_string()).as_deref() == Some(hop), "{row:?}");
                 ensure!(
@@ -35,8 +35,10 @@ fn openbgpd_exchanges_both_families() {
             Ok(())
         })?;
         until(Duration::from_secs(10), || {
-            let rib = lab.text("openbgpd", &["bgpctl", "show", "rib", "in", "neighbor", "192.0.2.3"])?;
-            for prefix in ["10.244.1.0/24", "fd00:10:244:1::/64"] {
+            for (neighbour, prefix) in
+                [("192.0.2.3", "10.244.1.0/24"), ("2001:db8:2::1", "fd00:10:244:1::/64")]
+            {
+                let rib = lab.text("openbgpd", &["bgpctl", "show", "rib", "in", "neighbor", neighbour])?;
                 ensure!(rib.contains(prefix), "OpenBGPD has no {prefix}: {rib}");
             }
             Ok(())

@@ -29,6 +29,7 @@ fn no_ping_lost_while(daemons: &'static [&'static str]) {
         let lab = &scene.lab;
         fabric::converged(lab)?;
         let pairs = streams(lab)?;
+        let tor = fabric::Router { name: "tor-a", asn: 65101, ipv4: "172.16.1.0", ipv6: "fd00:16:1::" };
         fabric::no_ping_is_lost(lab, &pairs, || {
             fabric::crash_and_restart(lab, "node-a1", daemons)?;
             until(CONVERGENCE, || lab.all_established("node-a1"))?;
@@ -46,7 +47,7 @@ fn no_ping_lost_while(daemons: &'static [&'static str]) {
                         row.stale
                     );
                 }
-                let (received, _) = fabric::frr_view(lab, "tor-a", "172.16.1.1", 65101)?;
+                let (received, _) = fabric::frr_view(lab, &tor, "172.16.1.1")?;
                 ensure!(received.len() == 2, "the ToR has {received:?} of node-a1");
                 Ok(())
             })

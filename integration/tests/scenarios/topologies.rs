@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use causeway_integration::lab::Lab;
 use causeway_integration::until::until;
 
-use crate::fabric::{a_dead_node_is_forgotten, frr_view, views_agree, works};
+use crate::fabric::{Router, a_dead_node_is_forgotten, frr_view, views_agree, works};
 use crate::scene::play;
 
 #[test]
@@ -15,13 +15,12 @@ fn two_racks() {
     play("two-racks", |scene| {
         let lab = &scene.lab;
         works(lab)?;
-        for (node, tor, node_ip, tor_ip, tor_as) in [
-            ("node-a1", "tor-a", "172.16.1.1", "172.16.1.0", 65101),
-            ("node-b2", "tor-b", "172.16.2.3", "172.16.2.2", 65102),
-        ] {
+        let tor_a = Router { name: "tor-a", asn: 65101, ipv4: "172.16.1.0", ipv6: "fd00:16:1::" };
+        let tor_b = Router { name: "tor-b", asn: 65102, ipv4: "172.16.2.2", ipv6: "fd00:16:2::2" };
+        for (node, address, tor) in [("node-a1", "172.16.1.1", tor_a), ("node-b2", "172.16.2.3", tor_b)] {
             until(Duration::from_secs(10), || {
-                let (received, sent) = frr_view(lab, tor, node_ip, tor_as)?;
-                views_agree(lab, node, tor_ip, &received, &sent)
+                let (received, sent) = frr_view(lab, &tor, address)?;
+                views_agree(lab, node, tor.ipv4, &received, &sent)
             })?;
         }
         // The link dies with the node, so the ToR withdraws at once and nobody waits for a hold timer.
