@@ -193,7 +193,7 @@ impl Keeper {
                     .map(|block| block.cidr.to_string())
                     .collect();
                 let (reason, message) = match draining.is_empty() {
-                    true => ("None", "every block with pods in it is in the Node document".to_owned()),
+                    true => ("InUse", "every block with pods in it is in the Node document".to_owned()),
                     false => (
                         "PodsInRemovedBlocks",
                         format!(
@@ -202,7 +202,7 @@ impl Keeper {
                         ),
                     ),
                 };
-                conditions.push(Condition::new("BlocksDraining", !draining.is_empty(), reason, message));
+                conditions.push(Condition::new("BlocksKept", draining.is_empty(), reason, message));
             }
         }
         conditions.extend(self.room());

@@ -134,19 +134,19 @@ fn documents_become_blocks_and_a_removed_block_drains() {
     assert_eq!((block.total, block.used, block.free, block.quarantined), (254, 1, 253, 0));
     assert_eq!(block.allocations[0].container, "a");
     assert!(daemon.get("/metrics").1.contains(r#"addresses{block="10.244.1.0/24",state="used"} 1"#));
-    assert_eq!(daemon.condition("BlocksDraining").status, ConditionStatus::False);
+    assert_eq!(daemon.condition("BlocksKept").status, ConditionStatus::True);
     // Another block: the old one keeps its pod and gives nothing new.
     daemon.write(&documents(r#"10.244.2.0/24, "fd00:10:244:1::/64""#));
     daemon.until("the new block is there", || cidrs(&daemon.ipam())[0] == "10.244.2.0/24");
     assert_eq!(cidrs(&daemon.ipam()), ["10.244.2.0/24", "fd00:10:244:1::/64", "10.244.1.0/24"]);
-    let draining = daemon.condition("BlocksDraining");
-    assert_eq!(draining.status, ConditionStatus::True);
+    let draining = daemon.condition("BlocksKept");
+    assert_eq!(draining.status, ConditionStatus::False);
     assert!(draining.message.contains("10.244.1.0/24"), "{draining:?}");
     let next = daemon.store().allocate(&request("b")).unwrap().record;
     assert_eq!(next.addresses[0].to_string(), "10.244.2.2");
     daemon.store().release("a", "eth0").unwrap();
     daemon.until("the old block is gone", || cidrs(&daemon.ipam()).len() == 2);
-    assert_eq!(daemon.condition("BlocksDraining").status, ConditionStatus::False);
+    assert_eq!(daemon.condition("BlocksKept").status, ConditionStatus::True);
 }
 
 #[test]
