@@ -118,10 +118,9 @@ impl Tracker {
         self.surplus.iter().filter_map(|key| self.actual.get(key)?.ours.first())
     }
 
-    /// Lets surplus routes be deleted where `condemn` says so.
-    pub fn condemn(&mut self, condemn: impl Fn(&Route) -> bool) {
-        let keys: Vec<_> = self.surplus().filter(|route| condemn(route)).map(|route| route.key).collect();
-        for key in keys {
+    /// Lets these surplus routes be deleted.
+    pub fn condemn(&mut self, keys: &[RouteKey]) {
+        for key in keys.iter().filter(|key| self.surplus.contains(key)).copied().collect::<Vec<_>>() {
             self.condemned.insert(key);
             self.judge(&key);
         }
@@ -423,7 +422,8 @@ mod tests {
                         naive.refused.remove(&key);
                     }
                     Step::CondemnAll => {
-                        tracker.condemn(|_| true);
+                        let all: Vec<RouteKey> = tracker.surplus().map(|route| route.key).collect();
+                        tracker.condemn(&all);
                         let Naive { desired, condemned, ours, .. } = &mut naive;
                         condemned.extend(ours.keys().filter(|key| !desired.contains_key(key)));
                     }

@@ -5,6 +5,7 @@
 //! until the end-of-snapshot mark of their family (or the restart time) takes those away that were not named again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use causeway_api::fib::{self, Family, GroupMember, Via};
 use causeway_kernel::route::MAIN_TABLE;
@@ -31,6 +32,8 @@ pub struct Way {
     pub via: Via,
     /// Why this way, or why none.
     pub reason: String,
+    /// Every next hop lies in a connected subnet: other next hops may resolve through routes that go this way.
+    pub direct: bool,
 }
 
 #[derive(Debug)]
@@ -259,7 +262,7 @@ impl Desired {
         if let Some(refused) = &learned.refused {
             return Some(Verdict::Refused(refused));
         }
-        let Way { hops, via, reason } = &self.groups.get(&learned.group)?.way;
+        let Way { hops, via, reason, .. } = &self.groups.get(&learned.group)?.way;
         if hops.is_empty() {
             return Some(Verdict::Unresolved(reason));
         }
@@ -281,6 +284,15 @@ impl Desired {
     }
 }
 
+impl Desired {
+    /// Where a learned prefix goes, if through connected next hops alone.
+    pub fn direct(&self, prefix: &IpNetwork) -> Option<&[NextHop]> {
+        let Verdict::Route { .. } = self.verdict(prefix)? else { return None };
+        let way = &self.groups.get(&self.learned.get(prefix)?.group)?.way;
+        way.direct.then_some(&way.hops[..])
+    }
+}
+
 /// The kernel's key of a learned route.
 pub fn learned_key(prefix: IpNetwork, config: &Config) -> RouteKey {
     RouteKey { table: MAIN_TABLE, destination: prefix, tos: 0, metric: config.metric }
@@ -288,30 +300,33 @@ pub fn learned_key(prefix: IpNetwork, config: &Config) -> RouteKey {
 
 /// Works out what a group comes to.
 fn resolve(members: &[GroupMember], table: &Table) -> Way {
-    let mut hops: BTreeMap<(Option<std::net::IpAddr>, u32), u16> = BTreeMap::new();
+    let mut hops: BTreeMap<(IpAddr, u32), u16> = BTreeMap::new();
     let mut through = None;
     let mut missing = Vec::new();
     for member in members {
         let next_hop = &member.next_hop;
-        let (gateway, ifindex) = match table.resolve(next_hop) {
-            Resolution::Unreachable => {
-                missing.push(next_hop.address.to_string());
-                continue;
-            }
-            Resolution::Connected { ifindex } => (next_hop.address, ifindex),
-            Resolution::Gateway { gateway, ifindex, .. } => {
+        match table.resolve(next_hop) {
+            Resolution::Unreachable => missing.push(next_hop.address.to_string()),
+            Resolution::Connected { .. } => {}
+            Resolution::Gateway { gateway, .. } => {
                 through.get_or_insert((next_hop.address, gateway));
-                (gateway, ifindex)
             }
-        };
-        // Two BGP next hops behind one router share its next hop.
-        let weight = hops.entry((Some(gateway), ifindex)).or_insert(0);
-        *weight = weight.saturating_add(u16::from(member.weight)).min(256);
+        }
+        for way in table.ways(next_hop) {
+            // Two BGP next hops behind one router share its next hop.
+            let weight = hops.entry(way).or_insert(0);
+            *weight = weight.saturating_add(u16::from(member.weight)).min(256);
+        }
     }
     missing.sort_unstable();
     let mut hops: Vec<NextHop> = hops
         .into_iter()
-        .map(|((gateway, ifindex), weight)| NextHop { gateway, ifindex, weight, onlink: false })
+        .map(|((gateway, ifindex), weight)| NextHop {
+            gateway: Some(gateway),
+            ifindex,
+            weight,
+            onlink: false,
+        })
         .collect();
     if let [only] = &mut hops[..] {
         // The kernel keeps no weight for a single next hop.
@@ -327,7 +342,8 @@ fn resolve(members: &[GroupMember], table: &Table) -> Way {
             (Via::Recursive, format!("next hop {address} lies behind {gateway}{lost}"))
         }
     };
-    Way { hops, via, reason }
+    let direct = through.is_none() && missing.is_empty() && !hops.is_empty();
+    Way { hops, via, reason, direct }
 }
 
 /// A route of the node's own: a block or a pod.
@@ -345,7 +361,7 @@ pub struct Local {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pod {
     /// The address.
-    pub address: std::net::IpAddr,
+    pub address: IpAddr,
     /// The host end of its veth pair.
     pub device: String,
 }

@@ -22,7 +22,7 @@ use crate::desired::{Desired, Local, Pod, Verdict, feed_family, learned_key, loc
 use crate::guard::{Connected, Guard};
 use crate::interfaces::Interfaces;
 use crate::next_hop::{Resolution, Table};
-use crate::ownership::{Class, Ownership, POD_GRACE, classify};
+use crate::ownership::{Class, Ownership, POD_GRACE, classify, grace_over};
 
 /// The least time between the end of one dump and the begin of the next. A dump that took longer makes it longer.
 pub const DUMP_GAP: Duration = Duration::from_millis(50);
@@ -92,6 +92,8 @@ pub struct Engine {
     /// Prefixes bgpd may have to be told about.
     dirty: BTreeSet<IpNetwork>,
     events: Vec<Event>,
+    /// Routes that next hops may resolve through have changed.
+    stale: bool,
     /// When host routes onto pods' devices without a record were first seen.
     strays: HashMap<RouteKey, Instant>,
     /// What the kernel has is known.
@@ -126,6 +128,7 @@ impl Engine {
             told: HashMap::new(),
             dirty: BTreeSet::new(),
             events: Vec::new(),
+            stale: false,
             strays: HashMap::new(),
             synced: false,
             ever_synced: false,
@@ -284,6 +287,7 @@ impl Engine {
         if self.synced {
             self.tracker.retry(now, false);
             self.sweep(now);
+            self.resolve_again();
             self.write(kernel, now);
         }
         self.tell();
@@ -324,7 +328,7 @@ impl Engine {
         self.dumped_at = now + started.elapsed();
         self.gap = DUMP_GAP.max(started.elapsed() * 2);
         self.dump_at = self.dumped_at + FULL_CHECK;
-        let Dump { interfaces, connected, ours, foreign, table } = match read {
+        let Dump { interfaces, connected, ours, foreign, mut table } = match read {
             Ok(Read { links, addresses, routes }) => {
                 self.counts.dumps += 1;
                 if self.kernel_error.take().is_some() {
@@ -334,7 +338,7 @@ impl Engine {
                 let is_pod = |index| interfaces.is_pod_device(index);
                 let (ours, foreign): (Vec<Route>, Vec<Route>) =
                     routes.into_iter().partition(|route| self.ownership.is_ours(route, is_pod));
-                let table = Table::new(foreign.iter(), &links, &addresses);
+                let table = Table::new(foreign.iter(), &links, &addresses, &mut self.table);
                 Dump { interfaces, connected: Connected::new(&links, &addresses), ours, foreign, table }
             }
             Err(error) => {
@@ -350,8 +354,13 @@ impl Engine {
             self.events.extend(interfaces.events(&self.interfaces));
         }
         self.interfaces = interfaces;
+        let unclaimed = ours.iter().filter(|route| {
+            self.tracker.wanted(&route.key).is_none()
+                && self.class(route) == Class::Learned
+                && self.keeps(route)
+        });
+        table.set_unclaimed(unclaimed);
         self.table = table;
-        self.tell_next_hops();
         let mut changed = self.desired.resolve_all(&self.table);
         let moved = links_changed || !changed.is_empty();
         if connected != self.connected {
@@ -361,6 +370,8 @@ impl Engine {
         }
         self.apply_locals();
         self.apply(changed);
+        self.stale = true;
+        self.resolve_again();
         self.observe(ours, &foreign);
         if moved {
             self.tracker.retry(now, true);
@@ -437,10 +448,12 @@ impl Engine {
         self.apply(shared);
     }
 
-    /// Brings the tracker up to date about some learned prefixes.
+    /// Brings the tracker, and what next hops may resolve through, up to date about some learned prefixes.
     fn apply(&mut self, prefixes: impl IntoIterator<Item = IpNetwork>) {
         for prefix in prefixes {
             self.dirty.insert(prefix);
+            let direct = self.desired.direct(&prefix).map(|hops| (self.config.metric, hops));
+            self.stale |= self.table.set_direct(prefix, direct);
             let key = self.learned_key(prefix);
             if self.locals.contains_key(&key) {
                 continue;
@@ -450,17 +463,33 @@ impl Engine {
         }
     }
 
+    /// Resolves anew what may resolve through a route that changed. One round is enough: what changes by it is
+    /// recursive, and nothing resolves through that.
+    fn resolve_again(&mut self) {
+        if std::mem::take(&mut self.stale) {
+            let changed = self.desired.resolve_all(&self.table);
+            self.apply(changed);
+            self.tell_next_hops();
+            self.stale = false;
+        }
+    }
+
     fn learned_key(&self, prefix: IpNetwork) -> RouteKey {
         learned_key(prefix, &self.config)
     }
 
+    /// Whether a learned route nobody wants stays for now.
+    fn keeps(&self, route: &Route) -> bool {
+        match self.feed {
+            Feed::Connected(complete) => !complete[feed_family(route.key.family()) as usize],
+            Feed::Away(_) => true,
+            Feed::Swept => false,
+        }
+    }
+
     /// Condemns those routes of ours nobody wants whose time has come.
     fn sweep(&mut self, now: Instant) {
-        let complete = match self.feed {
-            Feed::Connected(complete) => complete,
-            Feed::Away(_) => [false; 2],
-            Feed::Swept => [true; 2],
-        };
+        let surplus = self.tracker.surplus().count();
         let mut strays = HashMap::new();
         for route in self.tracker.surplus() {
             if self.class(route) == Class::Pod && self.pods.is_some() && !self.locals.contains_key(&route.key)
@@ -468,13 +497,23 @@ impl Engine {
                 strays.insert(route.key, self.strays.get(&route.key).copied().unwrap_or(now));
             }
         }
-        let interfaces = &self.interfaces;
-        self.tracker.condemn(|route| match classify(route, |index| interfaces.is_pod_device(index)) {
-            Class::Pod => strays.get(&route.key).is_some_and(|seen| crate::ownership::grace_over(*seen, now)),
-            Class::Block => true,
-            Class::Learned => complete[feed_family(route.key.family()) as usize],
-        });
-        strays.retain(|_, seen| !crate::ownership::grace_over(*seen, now));
+        let condemned: Vec<RouteKey> = self
+            .tracker
+            .surplus()
+            .filter(|route| match self.class(route) {
+                Class::Pod => strays.get(&route.key).is_some_and(|seen| grace_over(*seen, now)),
+                Class::Block => true,
+                Class::Learned => !self.keeps(route),
+            })
+            .map(|route| route.key)
+            .collect();
+        self.tracker.condemn(&condemned);
+        if surplus != self.tracker.surplus().count() {
+            let left = self.tracker.surplus().filter(|route| self.class(route) == Class::Learned);
+            let left: Vec<Route> = left.cloned().collect();
+            self.stale |= self.table.set_unclaimed(left.iter());
+        }
+        strays.retain(|_, seen| !grace_over(*seen, now));
         self.strays = strays;
     }
 

@@ -22,6 +22,8 @@ use crate::sync::{FeedInput, Handle, Outbox};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a last message may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long reading what a replaced connection had sent may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How many clients may be about to say `Hello`.
 const GREETINGS: usize = 8;
 /// How many bytes are read at once; what one read holds is one input of the kernel thread.
@@ -131,14 +133,19 @@ impl Active {
 
 async fn run(client: Client, handle: Handle, mut ended: oneshot::Receiver<&'static str>) {
     let Client { reader, mut writer, decoder } = client;
+    let mut reading = Reading { reader, decoder, waiting: Vec::new(), handle: handle.clone() };
     let outbox = Arc::new(Outbox::new(handle.clone()));
     if !handle.feed(FeedInput::Connected(Arc::clone(&outbox))).await {
         return;
     }
     let reason = tokio::select! {
-        reason = &mut ended => Some(reason.unwrap_or("fib-sync ends").to_owned()),
-        reason = read(reader, decoder, &handle) => reason,
-        () = write(&mut writer, &outbox) => None,
+        reason = &mut ended => {
+            // What a predecessor said before it died counts, its end-of-snapshot mark above all.
+            let _ = timeout(LAST_WORDS, reading.drain()).await;
+            Some(reason.unwrap_or("fib-sync ends").to_owned())
+        }
+        reason = reading.run() => reason,
+        never = write(&mut writer, &outbox) => match never {},
     };
     match reason {
         Some(reason) => {
@@ -150,35 +157,60 @@ async fn run(client: Client, handle: Handle, mut ended: oneshot::Receiver<&'stat
     handle.feed(FeedInput::Disconnected).await;
 }
 
-/// Reads until the end; the reason to give bgpd, if it can still be given one.
-async fn read(mut reader: OwnedReadHalf, mut decoder: Decoder, handle: &Handle) -> Option<String> {
-    let mut bytes = vec![0; READ];
-    loop {
-        let mut commands = Vec::new();
+/// The reading half. Its futures can be dropped at any point without losing a message.
+struct Reading {
+    reader: OwnedReadHalf,
+    decoder: Decoder,
+    /// Decoded, and not handed over yet.
+    waiting: Vec<Command>,
+    handle: Handle,
+}
+
+impl Reading {
+    /// Reads until the end; the reason to give bgpd, if it can still be given one.
+    async fn run(&mut self) -> Option<String> {
+        let mut bytes = vec![0; READ];
         loop {
-            match decoder.poll() {
-                Ok(Some(command)) => commands.push(command),
-                Ok(None) => break,
-                Err(error) => {
-                    if !commands.is_empty() {
-                        handle.feed(FeedInput::Commands(commands)).await;
-                    }
-                    return Some(error.to_string());
-                }
+            if let Err(reason) = self.hand_over().await {
+                return Some(reason);
+            }
+            match self.reader.read(&mut bytes).await {
+                Ok(0) | Err(_) => return None,
+                Ok(count) => self.decoder.extend(&bytes[..count]),
             }
         }
-        if !commands.is_empty() && !handle.feed(FeedInput::Commands(commands)).await {
-            return Some("fib-sync ends".to_owned());
+    }
+
+    /// Reads what has come in already.
+    async fn drain(&mut self) {
+        let mut bytes = vec![0; READ];
+        while self.hand_over().await.is_ok() {
+            match self.reader.try_read(&mut bytes) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => self.decoder.extend(&bytes[..count]),
+            }
         }
-        match reader.read(&mut bytes).await {
-            Ok(0) | Err(_) => return None,
-            Ok(count) => decoder.extend(&bytes[..count]),
+    }
+
+    /// Hands over all whole messages; a frame that does not decode is an error after those before it.
+    async fn hand_over(&mut self) -> Result<(), String> {
+        let error = loop {
+            match self.decoder.poll() {
+                Ok(Some(command)) => self.waiting.push(command),
+                Ok(None) => break None,
+                Err(error) => break Some(error.to_string()),
+            }
+        };
+        if !self.handle.feed_commands(&mut self.waiting).await {
+            return Err("fib-sync ends".to_owned());
         }
+        error.map_or(Ok(()), Err)
     }
 }
 
-/// Writes what is in the outbox until the connection fails.
-async fn write(writer: &mut OwnedWriteHalf, outbox: &Outbox) {
+/// Writes what is in the outbox. When bgpd no longer reads, what it sent before is still to be read: then this only
+/// waits, and the reader finds the end.
+async fn write(writer: &mut OwnedWriteHalf, outbox: &Outbox) -> std::convert::Infallible {
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
@@ -186,7 +218,8 @@ async fn write(writer: &mut OwnedWriteHalf, outbox: &Outbox) {
             event.encode(&mut bytes);
         }
         if writer.write_all(&bytes).await.is_err() {
-            return;
+            outbox.close();
+            std::future::pending::<()>().await;
         }
     }
 }

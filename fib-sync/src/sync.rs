@@ -85,6 +85,18 @@ impl Handle {
         sent
     }
 
+    /// Hands over bgpd's messages and leaves `commands` empty; all of them or, when the future is dropped, none.
+    /// Whether the thread is there.
+    pub async fn feed_commands(&self, commands: &mut Vec<Command>) -> bool {
+        if commands.is_empty() {
+            return true;
+        }
+        let Ok(permit) = self.feed.reserve().await else { return false };
+        permit.send(FeedInput::Commands(std::mem::take(commands)));
+        self.ring();
+        true
+    }
+
     /// Hands over an input, past whatever bgpd sent. Whether the thread is there.
     pub async fn send(&self, input: Input) -> bool {
         let sent = self.inputs.send(input).await.is_ok();
@@ -130,6 +142,8 @@ struct Queue {
     statuses: HashMap<IpNetwork, u64>,
     next_hops: HashMap<NextHop, u64>,
     next: u64,
+    /// Nobody reads any more: what is put in is dropped.
+    closed: bool,
 }
 
 impl Outbox {
@@ -149,6 +163,9 @@ impl Outbox {
             return;
         }
         let mut queue = self.queue();
+        if queue.closed {
+            return;
+        }
         for event in events {
             let number = queue.next;
             queue.next += 1;
@@ -169,6 +186,19 @@ impl Outbox {
         }
         drop(queue);
         self.filled.notify_one();
+    }
+
+    /// Drops what waits and whatever is put in from here on.
+    pub fn close(&self) {
+        *self.queue() = Queue { closed: true, ..Queue::default() };
+        self.wake();
+    }
+
+    /// Tells the thread that there is room again.
+    fn wake(&self) {
+        if let Some(waker) = &*self.emptied.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.ring();
+        }
     }
 
     /// How many messages wait.
@@ -210,8 +240,8 @@ impl Outbox {
         }
         let emptied = was_full && queue.messages.len() < OUTBOX_HIGH;
         drop(queue);
-        if emptied && let Some(waker) = &*self.emptied.lock().unwrap_or_else(PoisonError::into_inner) {
-            waker.ring();
+        if emptied {
+            self.wake();
         }
         taken
     }
@@ -385,5 +415,41 @@ impl Worker {
         let mut rung = [0; 256];
         while matches!((&self.ear).read(&mut rung), Ok(count) if count > 0) {}
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use causeway_api::fib::RouteState;
+
+    use super::*;
+
+    fn status(n: u8, generation: u64) -> Event {
+        let prefix = IpNetwork::new([10, n, 0, 0].into(), 16).unwrap();
+        Event::Status { prefix, generation, state: RouteState::Removed }
+    }
+
+    #[test]
+    fn a_later_message_about_a_prefix_overtakes_the_earlier_one() {
+        let outbox = Outbox::default();
+        let goodbye = Event::Goodbye { reason: "x".to_owned() };
+        outbox.push(vec![status(1, 1), status(2, 2), goodbye.clone(), status(1, 3)]);
+        assert_eq!(outbox.len(), 3);
+        assert_eq!(outbox.take_now(1), [status(2, 2)]);
+        assert_eq!(outbox.take_now(9), [goodbye, status(1, 3)]);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_reader_that_never_reads_costs_a_message_a_prefix() {
+        let outbox = Outbox::default();
+        for generation in 0..100_000 {
+            outbox.push(vec![status((generation % 4) as u8, generation)]);
+        }
+        assert_eq!(outbox.len(), 4);
+        assert!(outbox.queue().order.len() < 2_000);
+        outbox.close();
+        outbox.push(vec![status(1, 1)]);
+        assert!(outbox.is_empty());
     }
 }

@@ -535,3 +535,45 @@ proptest! {
         prop_assert_eq!(world.kernel.of_protocol(12), foreign.into_values().collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn next_hops_behind_a_learned_subnet_follow_it_and_outlive_a_restart() {
+    under_every_failure(|world| {
+        world.connect();
+        world.group(1, &["192.0.2.2"]);
+        world.group(2, &["10.7.0.9"]);
+        world.route("10.100.0.0/16", 2);
+        world.end_of_snapshot();
+        world.settle();
+        world.expect(&[]);
+        world.route("10.7.0.0/24", 1);
+        world.settle();
+        let subnet = via("10.7.0.0/24", &[("192.0.2.2", 2)]);
+        let behind = via("10.100.0.0/16", &[("192.0.2.2", 2)]);
+        world.expect(&[subnet.clone(), behind.clone()]);
+        world.group(1, &["198.51.100.2"]);
+        world.settle();
+        let moved =
+            [via("10.7.0.0/24", &[("198.51.100.2", 3)]), via("10.100.0.0/16", &[("198.51.100.2", 3)])];
+        world.expect(&moved);
+
+        // fib-sync starts anew, and bgpd names what lies behind first: it must not fall into a hole.
+        world.engine = Engine::new(config(), world.now);
+        world.settle();
+        world.kernel.written.clear();
+        world.connect();
+        world.group(2, &["10.7.0.9"]);
+        world.route("10.100.0.0/16", 2);
+        world.settle();
+        world.expect(&moved);
+        world.group(1, &["198.51.100.2"]);
+        world.route("10.7.0.0/24", 1);
+        world.end_of_snapshot();
+        world.settle();
+        world.expect(&moved);
+        assert_eq!(world.kernel.written, [], "nothing had to be written");
+        world.withdraw("10.7.0.0/24");
+        world.settle();
+        world.expect(&[]);
+    });
+}
