@@ -1,8 +1,9 @@
 //! How fast the speaker takes a table in and hands it out, and what it holds per route.
 //!
-//! `cargo run --release -p causeway-bgp-core --example table_load [ROUTES] [PREFIXES PER ATTRIBUTE SET] [fib]`: one
-//! eBGP feeder announces the table, one eBGP monitor is sent it, then the feeder's session falls. Prints seconds of
-//! processor time, routes a second and resident bytes a route.
+//! `cargo run --release -p causeway-bgp-core --example table_load [ROUTES] [PREFIXES PER ATTRIBUTE SET] [FEEDERS]
+//! [fib]`: eBGP feeders announce the same table one after the other, the first's paths being the best; one eBGP monitor
+//! is sent it; then the first feeder's session falls. Prints seconds of processor time, routes a second and resident
+//! bytes a route, of all feeders together.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -80,12 +81,12 @@ fn session(number: u8) -> SessionInfo {
     }
 }
 
-/// Attribute set `number`, as a transit feed has them.
-fn attributes(number: u32) -> PathAttributes {
-    let path = [64601, 65000 + number % 500, 66000 + number / 500, 70000 + number % 7];
+/// Attribute set `number` of a feeder, as a transit feed has them.
+fn attributes(feeder: u8, number: u32) -> PathAttributes {
+    let path = [64600 + u32::from(feeder), 65000 + number % 500, 66000 + number / 500, 70000 + number % 7];
     PathAttributes {
         as_path: AsPath::from_sequence(path.into_iter().map(Asn)),
-        ..PathAttributes::new(Origin::Igp, address(1).into())
+        ..PathAttributes::new(Origin::Igp, address(feeder).into())
     }
 }
 
@@ -129,6 +130,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let routes: u32 = arguments.next().map_or(500_000, |text| text.parse().unwrap());
     let per_set: u32 = arguments.next().map_or(10, |text| text.parse().unwrap());
+    let feeders: u8 = arguments.next().map_or(1, |text| text.parse().unwrap());
     let fib = arguments.next().is_some();
     let now = Instant::now();
     let mut speaker = Speaker::new(now, StartMode { restarting: false, fib });
@@ -143,7 +145,7 @@ fn main() {
         max_paths: 16,
         graceful_restart: None,
         own: Vec::new(),
-        peers: vec![peer(1), peer(2)],
+        peers: (1..=feeders + 1).map(peer).collect(),
         ranges: Vec::new(),
     };
     speaker.handle(now, Input::Configure(Arc::new(config)));
@@ -158,7 +160,7 @@ fn main() {
     let mut sent = (0, 0);
     let mut pull = |speaker: &mut Speaker| {
         loop {
-            let state = speaker.pull(peers[1], 256 << 10, &mut messages);
+            let state = speaker.pull(peers[usize::from(feeders)], 256 << 10, &mut messages);
             sent.0 += messages.len();
             sent.1 += messages.iter().map(bytes::Bytes::len).sum::<usize>();
             messages.clear();
@@ -170,30 +172,33 @@ fn main() {
     let base = resident();
     let started = cpu();
     let mut made = Duration::ZERO;
-    for set in 0..routes / per_set {
-        let making = Instant::now();
-        let nlri = (0..per_set)
-            .map(|number| {
-                let bits = 0x0100_0000 + ((set * per_set + number) << 8);
-                Ipv4Prefix::from_bits(bits, 24).unwrap().into()
-            })
-            .collect();
-        let announcement = Announcement { attributes: attributes(set), nlri: NlriList::V4(nlri) };
-        let update =
-            Box::new(Update { announced: [announcement].into_iter().collect(), ..Update::default() });
-        made += making.elapsed();
-        speaker.handle(now, Input::Update { peer: peers[0], update });
-        if set % 100 == 99 {
-            settle(&mut speaker, now);
-            pull(&mut speaker);
+    for (feeder, peer) in (1..=feeders).zip(&peers) {
+        for set in 0..routes / per_set {
+            let making = Instant::now();
+            let nlri = (0..per_set)
+                .map(|number| {
+                    let bits = 0x0100_0000 + ((set * per_set + number) << 8);
+                    Ipv4Prefix::from_bits(bits, 24).unwrap().into()
+                })
+                .collect();
+            let announcement = Announcement { attributes: attributes(feeder, set), nlri: NlriList::V4(nlri) };
+            let update =
+                Box::new(Update { announced: [announcement].into_iter().collect(), ..Update::default() });
+            made += making.elapsed();
+            speaker.handle(now, Input::Update { peer: *peer, update });
+            if set % 100 == 99 {
+                settle(&mut speaker, now);
+                pull(&mut speaker);
+            }
         }
     }
     settle(&mut speaker, now);
     let (count, octets) = pull(&mut speaker);
-    report("table in and out", started, routes);
+    let all = routes * u32::from(feeders);
+    report("table in and out", started, all);
     println!("{:<28} {:>7.3} s", "  of which making it", made.as_secs_f64());
     println!("{:<28} {count} messages, {octets} octets", "  sent");
-    println!("{:<28} {} bytes a route", "  resident", (resident() - base) / routes as usize);
+    println!("{:<28} {} bytes a route", "  resident", (resident() - base) / all as usize);
     assert_eq!(speaker.counters().families[0].best, u64::from(routes));
 
     if fib {
@@ -223,5 +228,5 @@ fn main() {
     pull(&mut speaker);
     report("table withdrawn", started, routes);
     println!("{:<28} {:.2} ms", "  first slice", slice.as_secs_f64() * 1e3);
-    println!("{:<28} {} bytes a route", "  resident", resident().saturating_sub(base) / routes as usize);
+    println!("{:<28} {} bytes a route", "  resident", resident().saturating_sub(base) / all as usize);
 }

@@ -84,7 +84,7 @@ pub struct Selection {
     pub equal: SmallVec<[usize; 4]>,
 }
 
-type Indices = SmallVec<[usize; 8]>;
+type Indices = SmallVec<[usize; 16]>;
 
 /// Keeps those with the lowest key.
 fn keep_lowest<T: Ord>(

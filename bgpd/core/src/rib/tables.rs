@@ -100,6 +100,11 @@ impl PeerFacts {
     }
 }
 
+/// A prefix with up to so many paths is decided without an allocation.
+const USUAL_PATHS: usize = 16;
+type Indices = SmallVec<[usize; USUAL_PATHS]>;
+type Candidates<'a> = SmallVec<[Candidate<'a>; USUAL_PATHS]>;
+
 /// Outcome of a decision.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
@@ -183,7 +188,8 @@ impl Rib {
                 None => NOBODY,
             },
             _ => {
-                let (eligible, candidates) = self.candidates(paths);
+                let (mut eligible, mut candidates) = (Indices::new(), Candidates::new());
+                self.candidates(paths, &mut eligible, &mut candidates);
                 match select(&candidates, self.max_paths) {
                     Some(selection) => {
                         selection.equal.iter().for_each(|index| add(&paths[eligible[*index]]));
@@ -200,13 +206,14 @@ impl Rib {
         Decision { best, next_hops }
     }
 
-    #[allow(clippy::type_complexity)]
-    fn candidates<'a>(&self, paths: &'a [Path]) -> (SmallVec<[usize; 8]>, SmallVec<[Candidate<'a>; 8]>) {
-        paths
-            .iter()
-            .enumerate()
-            .filter_map(|(index, path)| self.candidate(path).map(|candidate| (index, candidate)))
-            .unzip()
+    /// The eligible paths, and where each of them stands among all.
+    fn candidates<'a>(&self, paths: &'a [Path], eligible: &mut Indices, candidates: &mut Candidates<'a>) {
+        for (index, path) in paths.iter().enumerate() {
+            if let Some(candidate) = self.candidate(path) {
+                eligible.push(index);
+                candidates.push(candidate);
+            }
+        }
     }
 
     /// For each path: whether it is among the equal ones that are installed, and why it won or lost.
@@ -221,7 +228,8 @@ impl Rib {
                 }
             })
             .collect();
-        let (eligible, candidates) = self.candidates(paths);
+        let (mut eligible, mut candidates) = (Indices::new(), Candidates::new());
+        self.candidates(paths, &mut eligible, &mut candidates);
         let Some((selection, fates)) = explain(&candidates, self.max_paths) else { return reasons };
         for (index, at) in eligible.into_iter().enumerate() {
             let equal = selection.equal.contains(&index);
