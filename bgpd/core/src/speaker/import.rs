@@ -25,6 +25,9 @@ use crate::rib::tables::{Entry, Tabled};
 /// Stale paths of a refresh that was begun and never ended go after this long (RFC 7313 §4).
 const REFRESH_TIME: Duration = Duration::from_secs(600);
 
+/// So many errors in UPDATEs are logged for one session.
+const PROBLEMS_LOGGED: u64 = 20;
+
 /// What all prefixes of an announcement have in common.
 struct Incoming {
     peer: PeerId,
@@ -48,6 +51,9 @@ impl Speaker {
         }
         peer.updates_received += 1;
         self.updates_received += 1;
+        if !update.problems.is_empty() {
+            self.log_problems(id, &update);
+        }
         for list in &update.withdrawn {
             match list {
                 NlriList::V4(list) => list.iter().for_each(|nlri| self.withdraw(nlri.prefix, id)),
@@ -72,6 +78,20 @@ impl Speaker {
         }
         if let Some(family) = update.end_of_rib {
             self.end_of_rib(now, id, family);
+        }
+    }
+
+    /// RFC 7606 §8: errors that the session survived are logged, the first ones of each session.
+    fn log_problems(&mut self, id: PeerId, update: &Update) {
+        for problem in &update.problems {
+            let Some(peer) = self.peers.get_mut(&id) else { return };
+            peer.problems += 1;
+            let text = match peer.problems {
+                ..PROBLEMS_LOGGED => format!("error in an UPDATE: {problem}"),
+                PROBLEMS_LOGGED => format!("error in an UPDATE: {problem}; further ones are not logged"),
+                _ => return,
+            };
+            self.log(LogLevel::Warn, id, text);
         }
     }
 

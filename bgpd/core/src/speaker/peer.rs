@@ -24,6 +24,8 @@ pub(super) struct Peer {
     /// By [`Family::index`].
     pub(super) families: [PeerFamily; Family::COUNT],
     pub(super) updates_received: u64,
+    /// Errors in UPDATEs of this session.
+    pub(super) problems: u64,
     /// It exceeded a limit: what this session says is no longer listened to.
     pub(super) over_limit: bool,
 }
@@ -39,6 +41,7 @@ impl Peer {
             last_down: None,
             families: Default::default(),
             updates_received: 0,
+            problems: 0,
             over_limit: false,
         }
     }

@@ -35,6 +35,7 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let client = peer.settings.client;
         peer.over_limit = false;
+        peer.problems = 0;
         peer.families.iter_mut().for_each(|counts| counts.warned = false);
         peer.session = Some(session.clone());
         peer.since = Some(now);

@@ -250,6 +250,35 @@ fn soft_in_asks_for_the_families_of_the_session() {
 }
 
 #[test]
+fn rfc7606_8_errors_in_updates_are_logged_but_not_without_end() {
+    let mut bench = Bench::new(config([1]));
+    let problem = causeway_bgp_wire::Problem {
+        consequence: causeway_bgp_wire::Consequence::TreatAsWithdraw,
+        attribute: Some(1),
+        reason: "ORIGIN of 2 octets".to_owned(),
+    };
+    for _ in 0..2 {
+        bench.up(1);
+        bench.outputs.clear();
+        for _ in 0..50 {
+            bench.update(1, Update { problems: vec![problem.clone()], ..Update::default() });
+        }
+        let lines: Vec<&str> = bench
+            .outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Log { level: LogLevel::Warn, text, .. } => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(lines.len(), 20);
+        assert_eq!(lines[0], "error in an UPDATE: ORIGIN of 2 octets: treated as withdraw");
+        assert!(lines[19].ends_with("further ones are not logged"));
+        bench.down(1, false);
+    }
+}
+
+#[test]
 fn input_about_unknown_peers_or_sessions_changes_nothing() {
     let mut bench = Bench::new(config([1]));
     bench.announce(1, &["10.1.0.0/24"]);
