@@ -196,10 +196,13 @@ fn own_blocks(lab: &Lab, node: &str) -> Result<Vec<String>> {
     Ok(lab.node_info(node)?.pod_cidrs.iter().map(ToString::to_string).collect())
 }
 
+/// How many pings each address left unanswered.
+type Lost = Vec<(IpAddr, usize)>;
+
 /// Pings each ordered pair in each family three times, all sources at once.
 fn ping_all(lab: &Lab, pods: &Pods, out: &mut Screen, tally: &mut Tally) -> Result<()> {
     const EACH: usize = 3;
-    let lost_of = |from: &str| -> Result<Vec<(IpAddr, usize)>> {
+    let lost_of = |from: &str| -> Result<Lost> {
         let mut lost = Vec::new();
         for (_, (_, addresses)) in pods.iter().filter(|(to, _)| to.as_str() != from) {
             for address in addresses {
@@ -216,7 +219,7 @@ fn ping_all(lab: &Lab, pods: &Pods, out: &mut Screen, tally: &mut Tally) -> Resu
         }
         Ok(lost)
     };
-    let results: Vec<(&String, Result<Vec<(IpAddr, usize)>>)> = std::thread::scope(|scope| {
+    let results: Vec<(&String, Result<Lost>)> = std::thread::scope(|scope| {
         let threads: Vec<_> = pods.keys().map(|from| (from, scope.spawn(|| lost_of(from)))).collect();
         threads
             .into_iter()

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use causeway_api::control::SessionState;
 use causeway_integration::lab::Lab;
 use causeway_integration::until::until;
 
@@ -110,6 +111,30 @@ fn a_removed_peer_goes_and_a_new_block_is_advertised() {
             ensure!(route.is_null(), "the removed peer's route is still there: {route}");
             Ok(())
         })
+    });
+}
+
+#[test]
+fn a_peer_is_disabled_and_enabled_by_hand() {
+    play("edge", |scene| {
+        let lab = &scene.lab;
+        let before = quiet(lab)?;
+        let route_is_there = |there: bool| {
+            let route = lab.kernel_route("node", "10.244.20.0/24")?;
+            ensure!(route.is_null() != there, "10.244.20.0/24 should be there: {there}; {route}");
+            Ok(())
+        };
+        lab.text("node", &["causeway", "peer", "disable", "192.0.2.0"])?;
+        until(Duration::from_secs(2), || route_is_there(false))?;
+        let peer = lab.peer("node", "192.0.2.0")?;
+        ensure!(peer.disabled && peer.state == SessionState::Idle, "{peer:?}");
+        lab.text("node", &["causeway", "peer", "enable", "192.0.2.0"])?;
+        until(CONVERGENCE, || route_is_there(true))?;
+        let resets = |rows: Vec<(String, u64, u64, u64)>| -> Vec<(String, u64)> {
+            rows.into_iter().filter(|row| row.0 != "192.0.2.0").map(|row| (row.0, row.1)).collect()
+        };
+        ensure!(resets(bystanders(lab)?) == resets(before), "another session fell");
+        Ok(())
     });
 }
 

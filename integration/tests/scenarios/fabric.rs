@@ -23,6 +23,12 @@ pub fn own_blocks(lab: &Lab, node: &str) -> Result<Vec<String>> {
 pub fn converged(lab: &Lab) -> Result<()> {
     let nodes = lab.causeway_nodes();
     until(CONVERGENCE, || nodes.iter().try_for_each(|node| lab.all_established(node)))?;
+    kernels_are_complete(lab)
+}
+
+/// Waits until every kernel has a route of ours to every block of the others.
+pub fn kernels_are_complete(lab: &Lab) -> Result<()> {
+    let nodes = lab.causeway_nodes();
     let blocks: Vec<(String, Vec<String>)> =
         nodes.iter().map(|node| Ok((node.clone(), own_blocks(lab, node)?))).collect::<Result<_>>()?;
     until(CONVERGENCE, || nodes.iter().try_for_each(|node| kernel_is_complete(lab, node, &blocks)))

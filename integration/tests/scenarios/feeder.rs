@@ -16,11 +16,19 @@ pub const UPDATE: u8 = 2;
 pub const NOTIFICATION: u8 = 3;
 pub const KEEPALIVE: u8 = 4;
 
+/// How the node ended a session.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// By NOTIFICATION: code and subcode.
+    Notification(u8, u8),
+    /// By closing the connection.
+    Closed,
+}
+
 /// An established session with a node.
 pub struct Feeder {
     stream: TcpStream,
-    /// NOTIFICATION received, code and subcode; or the end of the connection.
-    ended: Arc<Mutex<Option<Option<(u8, u8)>>>>,
+    ended: Arc<Mutex<Option<Ending>>>,
     quiet: Arc<AtomicBool>,
 }
 
@@ -76,11 +84,10 @@ impl Feeder {
     /// Waits for the node's NOTIFICATION: code and subcode.
     pub fn notification(&self, bound: Duration) -> Result<(u8, u8)> {
         until(bound, || match *self.ended.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(Some(codes)) => Ok(Some(codes)),
-            Some(None) => Ok(None),
+            Some(Ending::Notification(code, subcode)) => Ok((code, subcode)),
+            Some(Ending::Closed) => bail!("the connection ended without NOTIFICATION"),
             None => bail!("the session goes on"),
-        })?
-        .context("the connection ended without NOTIFICATION")
+        })
     }
 
     /// True while the node has not ended the session.
@@ -96,21 +103,29 @@ impl Drop for Feeder {
     }
 }
 
-/// Reads until the connection ends, and sends a keepalive a second. The answer is the NOTIFICATION, if there was one.
-fn read_on(stream: &mut TcpStream, quiet: &AtomicBool) -> Option<(u8, u8)> {
+/// Reads until the connection ends, and sends a keepalive a second.
+fn read_on(stream: &mut TcpStream, quiet: &AtomicBool) -> Ending {
     let mut last = Instant::now();
     loop {
         match read_message(stream) {
-            Ok((NOTIFICATION, body)) => return Some((*body.first()?, *body.get(1)?)),
+            Ok((NOTIFICATION, body)) => {
+                let codes = (body.first().copied(), body.get(1).copied());
+                return match codes {
+                    (Some(code), Some(subcode)) => Ending::Notification(code, subcode),
+                    _ => Ending::Closed,
+                };
+            }
             Ok(_) => {}
             Err(error) => match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
                 Some(ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                _ => return None,
+                _ => return Ending::Closed,
             },
         }
         if last.elapsed() >= Duration::from_secs(1) && !quiet.load(Ordering::Relaxed) {
             last = Instant::now();
-            stream.write_all(&message(KEEPALIVE, &[])).ok()?;
+            if stream.write_all(&message(KEEPALIVE, &[])).is_err() {
+                return Ending::Closed;
+            }
         }
     }
 }

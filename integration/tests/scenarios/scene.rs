@@ -52,6 +52,12 @@ impl Scene {
     }
 }
 
+/// Folder of our binaries.
+pub fn bin_dir() -> PathBuf {
+    let beside = Path::new(env!("CARGO_BIN_EXE_causeway-lab")).parent().map(Path::to_owned);
+    std::env::var_os("CAUSEWAY_BIN_DIR").map(PathBuf::from).or(beside).unwrap_or_default()
+}
+
 /// Folder of a topology: a shipped one, or one of the tests' own.
 fn folder_of(name: &str) -> PathBuf {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -114,10 +120,7 @@ fn build(name: &str, keep: bool) -> Result<Scene> {
     let topology = topology::load(&file)?;
     let lab_binary = PathBuf::from(env!("CARGO_BIN_EXE_causeway-lab"));
     let options = Options {
-        bin_dir: match std::env::var_os("CAUSEWAY_BIN_DIR") {
-            Some(dir) => PathBuf::from(dir),
-            None => lab_binary.parent().context("the folder of causeway-lab")?.to_owned(),
-        },
+        bin_dir: bin_dir(),
         lab_binary,
         prefix: Some(format!("cwt-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))),
         tied: !keep,

@@ -1,13 +1,19 @@
 //! Every shipped topology comes up, routes, and forgets what leaves.
 
 use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use causeway_api::control::SessionState;
 use causeway_integration::lab::Lab;
 use causeway_integration::until::until;
 
-use crate::fabric::{Router, a_dead_node_is_forgotten, frr_view, views_agree, works};
+use crate::fabric::{
+    CONVERGENCE, Router, a_dead_node_is_forgotten, all_pods_reach_each_other, frr_view, kernels_are_complete,
+    views_agree, works,
+};
 use crate::scene::play;
 
 #[test]
@@ -100,8 +106,46 @@ fn reflector() {
         })?;
         let pods: Vec<_> =
             lab.state().pods.iter().map(|(name, pod)| (name.clone(), pod.addresses())).collect();
-        crate::fabric::all_pods_reach_each_other(lab, &pods)?;
+        all_pods_reach_each_other(lab, &pods)?;
         a_dead_node_is_forgotten(lab, "node-6", Duration::from_secs(20)).map(|_| ())
+    });
+}
+
+#[test]
+fn a_node_becomes_the_reflector() {
+    play("reflector", |scene| {
+        let lab = &scene.lab;
+        works(lab)?;
+        let file = scene.documents().join("nodes.yaml");
+        let text = std::fs::read_to_string(&file)?;
+        let changed = text
+            .replace("metadata: {name: node-1}", "metadata: {name: node-1, labels: {reflector: \"\"}}")
+            .replace("fd00:20::11/64\"", "fd00:20::11/64\", routeReflectorClusterID: 244.0.0.9");
+        ensure!(changed != text, "nodes.yaml has changed its form");
+        std::fs::write(&file, changed)?;
+        let others: Vec<String> = lab.causeway_nodes().into_iter().filter(|node| node != "node-1").collect();
+        until(CONVERGENCE, || {
+            for node in &others {
+                let peer = lab.peer(node, "172.20.0.11")?;
+                ensure!(peer.state == SessionState::Established, "{node}: {peer:?}");
+            }
+            Ok(())
+        })?;
+        for reflector in ["rr-1", "rr-2"] {
+            lab.kill_node(reflector)?;
+        }
+        until(CONVERGENCE, || {
+            for node in &others {
+                let rows = lab.routes(node, "learned")?;
+                let old = rows.iter().find(|row| row.peer.as_deref() != Some("172.20.0.11"));
+                ensure!(old.is_none(), "{node} still has a path of a reflector that is gone: {old:?}");
+            }
+            Ok(())
+        })?;
+        kernels_are_complete(lab)?;
+        let pods: Vec<_> =
+            lab.state().pods.iter().map(|(name, pod)| (name.clone(), pod.addresses())).collect();
+        all_pods_reach_each_other(lab, &pods)
     });
 }
 
@@ -131,4 +175,33 @@ fn mixed() {
 
         a_dead_node_is_forgotten(lab, "node-b2", Duration::from_secs(20)).map(|_| ())
     });
+}
+
+/// What `causeway check` says of each node of each topology: nothing to complain about.
+#[test]
+fn the_documents_of_every_topology_are_good() {
+    let topologies = Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies");
+    let mut checked = 0;
+    for entry in std::fs::read_dir(&topologies).unwrap() {
+        let folder = entry.unwrap().path();
+        if !folder.is_dir() {
+            continue;
+        }
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let topology =
+            causeway_integration::topology::load(&folder.join(format!("{name}.clab.yml"))).unwrap();
+        for node in topology.nodes.values().filter(|node| node.image.starts_with("causeway/")) {
+            let output = Command::new(crate::scene::bin_dir().join("causeway"))
+                .arg("check")
+                .arg("-f")
+                .arg(folder.join("documents"))
+                .args(["--node", &node.name])
+                .output()
+                .expect("causeway (`make build` builds it)");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{name}, {}: {said}", node.name);
+            checked += 1;
+        }
+    }
+    assert!(checked >= 20, "{checked} nodes only");
 }
