@@ -3,12 +3,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use causeway_integration::lab::{Lab, Options, remove};
 use causeway_integration::state::LabState;
+use causeway_integration::until::until;
 use causeway_integration::{demo, init, topology};
 use clap::{Args, Parser, Subcommand};
+
+/// How long `up` waits for the fabric; it stays up in any case.
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// Builds containerlab topologies out of network namespaces, with the routers of this machine in them.
 #[derive(Debug, Parser)]
@@ -109,6 +114,10 @@ fn act(cli: Cli) -> Result<ExitCode> {
             let topology = topology::load(file)?;
             let lab = Lab::up(&topology, file, options(false)?, &|step| println!("  {step}"))?;
             demo::add_pods(&lab, *pods)?;
+            println!("  sessions and routes");
+            if let Err(error) = until(SETTLE, || lab.fabric_is_complete()) {
+                println!("  up, but the fabric is not complete: {error:#}");
+            }
             show(&lab);
         }
         Action::Demo { file } => demo::run(file, options(true)?)?,

@@ -112,6 +112,28 @@ impl Lab {
         Ok(())
     }
 
+    /// Fails unless every session of every Causeway node is Established and every node has every other node's blocks installed.
+    ///
+    /// # Errors
+    /// Names what is missing first.
+    pub fn fabric_is_complete(&self) -> Result<()> {
+        let nodes = self.causeway_nodes();
+        let mut blocks = Vec::new();
+        for node in &nodes {
+            self.all_established(node)?;
+            blocks.extend(self.node_info(node)?.pod_cidrs.into_iter().map(|prefix| (node, prefix)));
+        }
+        for node in &nodes {
+            let rows = self.routes(node, "best")?;
+            for (owner, prefix) in blocks.iter().filter(|(owner, _)| *owner != node) {
+                let row = rows.iter().find(|row| row.prefix == *prefix);
+                let row = row.with_context(|| format!("{node} has no route to {prefix} of {owner}"))?;
+                ensure!(row.fib == "installed", "{node}: {prefix} of {owner} is {}", row.fib);
+            }
+        }
+        Ok(())
+    }
+
     /// The kernel's route to exactly this prefix in the main table; null where it has none.
     ///
     /// # Errors
