@@ -4,11 +4,11 @@
 //! The first member that comes to the end of the journal while something is pending writes the next block; the
 //! others find it there.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use causeway_bgp_wire::encode::encode_end_of_rib;
 use causeway_bgp_wire::{PrefixKey, RefreshKind, RouteRefresh, encode_route_refresh};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 
 use super::adj_rib_out::{Epoch, State};
 use super::block::Counts;
@@ -21,8 +21,10 @@ use super::{Limits, Shared};
 use crate::event::{PeerId, PullState};
 use crate::rib::{BestPath, Source};
 
-/// What a step counts at least, in octets of the budget of a pull, so that steps without octets come to an end.
+/// What a step counts at least, in octets of the budget of a pull, so that steps with few or none come to an end.
 const STEP_COST: usize = 256;
+/// The same for a slice of a walk.
+const SLICE_COST: usize = 4096;
 
 /// An update group.
 pub(super) struct Group<P> {
@@ -31,7 +33,7 @@ pub(super) struct Group<P> {
     pub serial: u64,
     pub stream: Stream<P>,
     outcomes: Outcomes,
-    pub readers: BTreeMap<PeerId, Reader>,
+    pub readers: HashMap<PeerId, Reader, RandomState>,
     slices: Slices,
     idle: Vec<PeerId>,
     limits: Limits,
@@ -44,8 +46,8 @@ impl<P: PrefixKey> Group<P> {
             key,
             serial,
             outcomes: Outcomes::default(),
-            readers: BTreeMap::new(),
-            slices: Slices::default(),
+            readers: HashMap::default(),
+            slices: Slices::new(limits.slice_slots),
             idle: Vec::new(),
             limits,
         }
@@ -104,6 +106,7 @@ impl<P: PrefixKey> Group<P> {
             self.stream.journal.leave(at);
         }
         self.idle.retain(|idle| *idle != peer);
+        self.stream.unblock();
         self.settle();
         Some(reader)
     }
@@ -127,7 +130,7 @@ impl<P: PrefixKey> Group<P> {
         }
     }
 
-    /// Appends messages for a member, about `budget` octets.
+    /// Appends messages for a member, about `budget` octets; something in any case unless there is nothing left.
     pub fn pull(
         &mut self,
         peer: PeerId,
@@ -135,16 +138,21 @@ impl<P: PrefixKey> Group<P> {
         out: &mut Vec<Bytes>,
         shared: &mut Shared,
     ) -> PullState {
-        while budget > 0 {
+        let first = out.len();
+        while budget > 0 || out.len() == first {
             let before = out.len();
             let Some(counts) = self.step(peer, out) else {
                 return self.drained(peer, shared);
             };
             let bytes = out[before..].iter().map(Bytes::len).sum();
+            let mut cost = STEP_COST;
             if let Some(reader) = self.readers.get_mut(&peer) {
                 reader.count(counts, bytes);
+                if matches!(reader.phase, Phase::Walk { .. }) {
+                    cost = SLICE_COST;
+                }
             }
-            budget = budget.saturating_sub(bytes.max(STEP_COST));
+            budget = budget.saturating_sub(bytes.max(cost));
         }
         PullState::More
     }
@@ -198,6 +206,7 @@ impl<P: PrefixKey> Group<P> {
         if self.readers.len() == 1 {
             self.slices.clear();
         }
+        self.stream.unblock();
         self.settle();
     }
 
@@ -315,7 +324,9 @@ impl<P: PrefixKey> Group<P> {
         }
         let readers = self.readers.iter();
         let stuck = readers.filter(|(_, reader)| worn_out || reader.needs_withdrawals_since().is_some());
-        shared.stuck.extend(stuck.map(|(peer, _)| *peer));
+        let mut stuck: Vec<PeerId> = stuck.map(|(peer, _)| *peer).collect();
+        stuck.sort_unstable();
+        shared.stuck.append(&mut stuck);
     }
 }
 

@@ -44,18 +44,20 @@ use family::FamilyExport;
 pub use params::ExportParams;
 pub use reader::SentCounts;
 
-/// Bounds on what is kept for members that are slow.
+/// Bounds on what is kept for members that are slow, and on what is done at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Octets a group's journal may hold; a member further behind is sent what it missed by a walk over the table.
     pub journal_bytes: usize,
     /// How many withdrawn prefixes are remembered for such members, or as many as are advertised, if that is more.
     pub tombstones: usize,
+    /// Table slots looked at for one slice of a walk.
+    pub slice_slots: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { journal_bytes: 8 * 1024 * 1024, tombstones: 65_536 }
+        Limits { journal_bytes: 8 * 1024 * 1024, tombstones: 65_536, slice_slots: 2_048 }
     }
 }
 
@@ -197,7 +199,7 @@ impl Export {
         self.pass_on();
     }
 
-    /// Appends whole messages for a member, about `max_bytes` of them.
+    /// Appends whole messages for a member, about `max_bytes` of them. [`PullState::More`] comes with at least one.
     pub fn pull(&mut self, peer: PeerId, max_bytes: usize, out: &mut Vec<Bytes>) -> PullState {
         let Some(member) = self.members.get_mut(&peer) else { return PullState::Drained };
         let families = match member.first {

@@ -51,6 +51,8 @@ pub(super) struct Stream<P> {
     pub version: u64,
     tombstones: Vec<u32>,
     sweep_at: usize,
+    /// The last sweep left some for members that fell out: another is of no use until one of them has caught up.
+    blocked: bool,
     builder: BlockBuilder,
     scratch: Scratch<P>,
 }
@@ -77,6 +79,7 @@ impl<P: PrefixKey> Stream<P> {
             version: 0,
             tombstones: Vec::new(),
             sweep_at: SWEEP_MIN,
+            blocked: false,
             builder: BlockBuilder::default(),
             scratch: Scratch { shared: Vec::new(), owed: Vec::new(), octets: Vec::new() },
         }
@@ -244,7 +247,13 @@ impl<P: PrefixKey> Stream<P> {
 
     /// Whether it is time for [`Stream::sweep`].
     pub fn wants_sweep(&self) -> bool {
-        !self.tombstones.is_empty() && (self.journal.len() == 0 || self.tombstones.len() >= self.sweep_at)
+        let all_read = self.journal.len() == 0 && !self.blocked;
+        !self.tombstones.is_empty() && (all_read || self.tombstones.len() >= self.sweep_at)
+    }
+
+    /// A member that needed tombstones may need them no more.
+    pub fn unblock(&mut self) {
+        self.blocked = false;
     }
 
     /// Frees tombstones that nobody needs: what was told before `needed`, the oldest withdrawal owed to a member that
@@ -266,6 +275,7 @@ impl<P: PrefixKey> Stream<P> {
             }
         });
         self.sweep_at = SWEEP_MIN.max(2 * self.tombstones.len());
+        self.blocked = needed.is_some();
     }
 }
 

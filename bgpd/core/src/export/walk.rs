@@ -15,8 +15,6 @@ use super::block::{Block, BlockBuilder};
 use super::stream::{Batch, Stream};
 use crate::attrs::AttrSet;
 
-/// At most this many table slots are looked at for one slice.
-const SLICE_SLOTS: u32 = 2048;
 /// How many slices are kept for members that come to the same place.
 const KEPT_SLICES: usize = 8;
 
@@ -53,13 +51,18 @@ struct Slice {
 }
 
 /// The slices made last.
-#[derive(Default)]
 pub(super) struct Slices {
+    /// Table slots looked at for one slice.
+    slots: u32,
     kept: VecDeque<Slice>,
     builder: BlockBuilder,
 }
 
 impl Slices {
+    pub fn new(slots: u32) -> Self {
+        Slices { slots, kept: VecDeque::new(), builder: BlockBuilder::default() }
+    }
+
     /// The slice at this place, and the slot the next begins at: `None` where this one was the last. That may be
     /// the end of the table as it was when the slice was made, since what comes after was told after the mark.
     pub fn slice<P: PrefixKey>(
@@ -71,7 +74,7 @@ impl Slices {
             return (slice.block.clone(), slice.next);
         }
         let end = stream.table.slots();
-        let next = place.slot.saturating_add(SLICE_SLOTS);
+        let next = place.slot.saturating_add(self.slots);
         let mut octets = Vec::new();
         for mut batch in batches(stream, place, next.min(end)) {
             // Slices are kept for members still to come, so every origin gets octets of its own.

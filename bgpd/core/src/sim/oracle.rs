@@ -32,10 +32,16 @@ struct Path {
 pub type Tables = Vec<BTreeMap<Prefix, Route>>;
 
 /// What `sender` sends `receiver` of a path it holds, as the receiver takes it in.
-fn transfer(topology: &Topology, path: &Path, sender: usize, receiver: usize) -> Option<Path> {
+fn transfer(
+    topology: &Topology,
+    prefix: &Prefix,
+    path: &Path,
+    sender: usize,
+    receiver: usize,
+) -> Option<Path> {
     let (from, to) = (&topology.plans[sender], &topology.plans[receiver]);
     let held = &path.route;
-    if held.from == Some(receiver) {
+    if held.from == Some(receiver) || from.hidden.contains(prefix) {
         return None;
     }
     let mut sent = Route { from: Some(sender), ..held.clone() };
@@ -45,7 +51,7 @@ fn transfer(topology: &Topology, path: &Path, sender: usize, receiver: usize) ->
         sent.next_hop = Some(sender);
         (sent.originator, sent.clusters) = (None, vec![]);
     } else {
-        sent.next_hop = sent.next_hop.or(Some(sender));
+        sent.next_hop = sent.next_hop.filter(|_| !from.next_hop_self).or(Some(sender));
         if held.from.is_some() && !path.ebgp {
             let cluster = from.cluster.filter(|_| path.client || topology.is_client(sender, receiver))?;
             sent.originator = sent.originator.or(held.from.map(v4_address));
@@ -81,7 +87,7 @@ pub fn tables(topology: &Topology, links: &[(usize, usize)], alive: &[bool]) -> 
         let directed = links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
         for (sender, receiver) in directed.filter(|(a, b)| alive[*a] && alive[*b]) {
             for (prefix, path) in &held[sender] {
-                let Some(path) = transfer(topology, path, sender, receiver) else { continue };
+                let Some(path) = transfer(topology, prefix, path, sender, receiver) else { continue };
                 let best = next[receiver].get(prefix);
                 if best.is_none_or(|best| preference(&path) < preference(best)) {
                     next[receiver].insert(*prefix, path);

@@ -11,7 +11,10 @@ use crate::config::{
     Config, Distance, MaxPrefixes, NextHopMode, OwnPrefix, Password, PeerConfig, PeerKey, PeerSettings,
     RemoteAs, Role, SessionConfig,
 };
-use crate::policy::{ExportPolicy, ImportPolicy};
+use crate::policy::{
+    Action, Conditions, ExportDefault, ExportPolicy, ImportPolicy, PrefixMatch, PrefixOperator, Rule,
+    RuleChain,
+};
 
 /// A node to be.
 #[derive(Clone, Debug)]
@@ -21,6 +24,10 @@ pub struct Plan {
     pub own: Vec<Prefix>,
     pub allowed_local_as: u8,
     pub graceful: bool,
+    /// Prefixes its export policy refuses.
+    pub hidden: Vec<Prefix>,
+    /// It is the next hop of whatever it sends.
+    pub next_hop_self: bool,
 }
 
 /// Nodes and which of them are linked; a session runs over each link.
@@ -53,7 +60,15 @@ impl Topology {
     pub fn add(&mut self, asn: u32, prefixes: u8) -> usize {
         let node = self.plans.len();
         let own = (0..prefixes).map(|number| own_prefix(node, number)).collect();
-        self.plans.push(Plan { asn, cluster: None, own, allowed_local_as: 0, graceful: true });
+        self.plans.push(Plan {
+            asn,
+            cluster: None,
+            own,
+            allowed_local_as: 0,
+            graceful: true,
+            hidden: vec![],
+            next_hop_self: false,
+        });
         node
     }
 
@@ -169,6 +184,17 @@ impl Topology {
             n if n == *b => Some(*a),
             _ => None,
         });
+        let rule = |prefix: &Prefix| Rule {
+            id: format!("hides {prefix}").into(),
+            conditions: Conditions {
+                prefix: Some(PrefixMatch { prefix: *prefix, operator: PrefixOperator::Equal }),
+                ..Conditions::default()
+            },
+            action: Action::Reject,
+        };
+        let rules: Vec<Rule> = plan.hidden.iter().map(rule).collect();
+        let chain = RuleChain { v4: rules.clone(), v6: rules };
+        let export = Arc::new(ExportPolicy::new(chain, ExportDefault::AcceptedExcept(vec![])));
         let peers = neighbours.map(|other| PeerConfig {
             key: PeerKey { address: v4_address(other).into(), port: None },
             settings: PeerSettings {
@@ -189,8 +215,8 @@ impl Topology {
                     reachable_by: None,
                 },
                 import: Arc::new(ImportPolicy::accept_all()),
-                export: Arc::new(ExportPolicy::accept_all()),
-                next_hop_mode: NextHopMode::Auto,
+                export: export.clone(),
+                next_hop_mode: if plan.next_hop_self { NextHopMode::Self_ } else { NextHopMode::Auto },
                 client: self.is_client(node, other),
                 allowed_local_as: plan.allowed_local_as,
                 max_prefixes: MaxPrefixes::default(),

@@ -23,7 +23,7 @@ fn clients(harness: &mut Harness, peers: impl IntoIterator<Item = u32>) {
 }
 
 fn harness() -> Harness {
-    Harness::new(Limits::default())
+    Harness::new(Limits { slice_slots: 8, ..Limits::default() })
 }
 
 fn prefixes(harness: &Harness, peer: u32) -> Vec<String> {
@@ -263,7 +263,7 @@ fn an_as_path_at_its_limit_grows_by_a_segment() {
 
 #[test]
 fn one_that_stops_reading_holds_up_nobody_and_catches_up() {
-    let limits = Limits { journal_bytes: 16 * 1024, tombstones: 100_000 };
+    let limits = Limits { journal_bytes: 16 * 1024, tombstones: 100_000, slice_slots: 100 };
     let mut harness = Harness::new(limits);
     clients(&mut harness, 0..20);
     for round in 0..50u32 {
@@ -284,7 +284,7 @@ fn one_that_stops_reading_holds_up_nobody_and_catches_up() {
 
 #[test]
 fn one_that_never_reads_is_given_up_before_it_costs_too_much() {
-    let mut harness = Harness::new(Limits { journal_bytes: 1_024, tombstones: 2_000 });
+    let mut harness = Harness::new(Limits { journal_bytes: 1_024, tombstones: 2_000, slice_slots: 100 });
     clients(&mut harness, [1, 2]);
     for number in 0..8_000u32 {
         let prefix = format!("10.{}.{}.0/24", number / 256, number % 256);

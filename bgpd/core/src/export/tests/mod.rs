@@ -199,8 +199,9 @@ impl Harness {
         let peer = PeerId(peer);
         let mut out = Vec::new();
         if self.ready.contains(&peer) {
-            if self.export.pull(peer, bytes, &mut out) == PullState::Drained {
-                self.ready.remove(&peer);
+            match self.export.pull(peer, bytes, &mut out) {
+                PullState::Drained => drop(self.ready.remove(&peer)),
+                PullState::More => assert!(!out.is_empty(), "more comes with something"),
             }
             let receiver = self.receivers.get_mut(&peer).unwrap();
             out.iter().for_each(|octets| receiver.receive(octets));

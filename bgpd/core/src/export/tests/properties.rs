@@ -139,16 +139,16 @@ fn run(ops: &[Op], limits: Limits) -> Harness {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn members_have_what_export_comes_to(ops in prop::collection::vec(op(), 1..150)) {
-        run(&ops, Limits::default());
+        run(&ops, Limits { slice_slots: 4, ..Limits::default() });
     }
 
     #[test]
     fn members_that_fall_out_of_the_journal_too(ops in prop::collection::vec(op(), 1..150)) {
-        run(&ops, Limits { journal_bytes: 700, tombstones: 1_000 });
+        run(&ops, Limits { journal_bytes: 700, tombstones: 1_000, slice_slots: 4 });
     }
 
     #[test]

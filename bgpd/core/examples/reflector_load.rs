@@ -1,0 +1,223 @@
+//! How fast a reflector serves its clients, and what it holds for them.
+//!
+//! `cargo run --release -p causeway-bgp-core --example reflector_load [CLIENTS] [PREFIXES EACH]`: all clients come up,
+//! then each announces its prefixes in one message ("warm"); the same with each client announcing as it comes up
+//! ("cold"). Octets are decoded on their way in and handed out as the sockets would be given them; nothing is sent.
+//! Prints processor time, deliveries a second and resident bytes.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use causeway_bgp_core::config::{
+    Config, Distance, MaxPrefixes, NextHopMode, Password, PeerConfig, PeerKey, PeerSettings, RemoteAs, Role,
+    SessionConfig,
+};
+use causeway_bgp_core::event::{Input, Output, PeerId, PullState, SessionInfo};
+use causeway_bgp_core::policy::{ExportPolicy, ImportPolicy};
+use causeway_bgp_core::speaker::{Speaker, StartMode};
+use causeway_bgp_wire::encode::{EncodeContext, EncodedAttributes};
+use causeway_bgp_wire::{
+    Asn, DecodeContext, Family, FamilySet, Ipv4Prefix, Message, Nlri, Origin, PathAttributes, PrefixKey,
+    SessionKind,
+};
+
+const ASN: Asn = Asn(64512);
+const V4: FamilySet = FamilySet::only(Family::Ipv4Unicast);
+const SELF: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+
+fn address(client: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a80_0000 + client)
+}
+
+fn config(clients: u32) -> Config {
+    let settings = PeerSettings {
+        name: "client".to_owned(),
+        session: SessionConfig {
+            local_as: ASN,
+            remote_as: RemoteAs::Internal,
+            router_id: SELF,
+            hold_time: Duration::from_secs(90),
+            keepalive_time: Duration::from_secs(30),
+            connect_retry_time: Duration::from_secs(5),
+            passive: true,
+            families: V4,
+            distance: Distance::Ttl(255),
+            source: None,
+            password: Password::None,
+            graceful_restart: None,
+            reachable_by: None,
+        },
+        import: Arc::new(ImportPolicy::accept_all()),
+        export: Arc::new(ExportPolicy::accept_all()),
+        next_hop_mode: NextHopMode::Auto,
+        client: true,
+        allowed_local_as: 0,
+        max_prefixes: MaxPrefixes::default(),
+        max_restart_time: Duration::ZERO,
+    };
+    let key = |client| PeerKey { address: address(client).into(), port: None };
+    Config {
+        node: "reflector".to_owned(),
+        role: Role::Reflector,
+        local_as: ASN,
+        router_id: SELF,
+        cluster_id: Some(SELF),
+        address_v4: Some(SELF),
+        address_v6: None,
+        max_paths: 1,
+        graceful_restart: None,
+        own: Vec::new(),
+        peers: (0..clients).map(|n| PeerConfig { key: key(n), settings: settings.clone() }).collect(),
+        ranges: Vec::new(),
+    }
+}
+
+fn session(client: u32) -> Arc<SessionInfo> {
+    Arc::new(SessionInfo {
+        remote_as: ASN,
+        local_as: ASN,
+        router_id: address(client),
+        local_address: IpAddr::V4(SELF),
+        local_link_local: None,
+        remote_address: address(client).into(),
+        families: V4,
+        four_octet_as: true,
+        extended_message: false,
+        route_refresh: true,
+        enhanced_refresh: false,
+        graceful: None,
+        hold_time: Duration::from_secs(90),
+        keepalive_time: Duration::from_secs(30),
+        capabilities: Vec::new(),
+    })
+}
+
+/// What a client announces, as it comes over the wire.
+fn message(client: u32, prefixes: u32) -> Vec<u8> {
+    let attributes = PathAttributes {
+        local_pref: Some(100),
+        ..PathAttributes::new(Origin::Igp, IpAddr::V4(address(client)).into())
+    };
+    let encoded = EncodedAttributes::<Ipv4Prefix>::new(&attributes, &EncodeContext::default()).unwrap();
+    let prefix =
+        |number: u32| Ipv4Prefix::from_bits(0x0b00_0000 + ((client * prefixes + number) << 8), 24).unwrap();
+    let nlri = (0..prefixes).map(|number| Nlri::from(prefix(number)));
+    let mut octets = Vec::new();
+    assert_eq!(encoded.announce(nlri, &mut octets), 1, "few prefixes");
+    octets
+}
+
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap();
+    Duration::from_nanos(stat.split_whitespace().next().unwrap().parse().unwrap())
+}
+
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+struct Reflector {
+    speaker: Speaker,
+    peers: Vec<PeerId>,
+    now: Instant,
+    out: Vec<Bytes>,
+    slices: usize,
+    octets: usize,
+}
+
+impl Reflector {
+    fn new(clients: u32) -> Self {
+        let now = Instant::now();
+        let mut speaker = Speaker::new(now, StartMode { restarting: false, fib: false });
+        speaker.handle(now, Input::Configure(Arc::new(config(clients))));
+        let mut peers = Vec::new();
+        while let Some(output) = speaker.poll_output() {
+            if let Output::PeerAdded { peer, .. } = output {
+                peers.push(peer);
+            }
+        }
+        Reflector { speaker, peers, now, out: Vec::new(), slices: 0, octets: 0 }
+    }
+
+    /// Hands out what is there to whoever is woken.
+    fn serve(&mut self) {
+        while let Some(output) = self.speaker.poll_output() {
+            let Output::Wake(peer) = output else { continue };
+            while self.speaker.pull(peer, 256 << 10, &mut self.out) == PullState::More {}
+            self.slices += self.out.len();
+            self.octets += self.out.iter().map(Bytes::len).sum::<usize>();
+            self.out.clear();
+        }
+    }
+
+    fn up(&mut self, client: u32) {
+        let peer = self.peers[client as usize];
+        self.speaker.handle(self.now, Input::SessionUp { peer, session: session(client) });
+    }
+
+    fn receive(&mut self, client: u32, octets: &[u8]) {
+        let context = DecodeContext::new(SessionKind::Internal, V4);
+        let Message::Update(update) = Message::decode(octets, &context).unwrap() else { unreachable!() };
+        let peer = self.peers[client as usize];
+        self.speaker.handle(self.now, Input::Update { peer, update: Box::new(update) });
+    }
+
+    fn report(&self, what: &str, started: Duration, deliveries: u64, base: usize) {
+        let seconds = (cpu() - started).as_secs_f64();
+        println!(
+            "{what}: {seconds:.3} s, {:.1} M deliveries/s, {} slices of {} octets in all, {} KiB resident more",
+            deliveries as f64 / seconds / 1e6,
+            self.slices,
+            self.octets,
+            resident().saturating_sub(base) / 1024,
+        );
+        for peer in &self.peers {
+            let view = self.speaker.peer(*peer).unwrap();
+            let advertised = view.families[Family::Ipv4Unicast.index()].advertised;
+            assert_eq!(advertised * self.peers.len() as u64, deliveries);
+        }
+    }
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<u32>().unwrap());
+    let clients = arguments.next().unwrap_or(1_000);
+    let prefixes = arguments.next().unwrap_or(1);
+    let messages: Vec<Vec<u8>> = (0..clients).map(|client| message(client, prefixes)).collect();
+    let deliveries = u64::from(clients) * u64::from(clients - 1) * u64::from(prefixes);
+    // How many messages a reflector finds on its sockets before it looks at sending again.
+    for batch in [1, 64, clients as usize] {
+        let base = resident();
+        let mut reflector = Reflector::new(clients);
+        (0..clients).for_each(|client| reflector.up(client));
+        reflector.serve();
+        let started = cpu();
+        for (client, octets) in (0..).zip(&messages) {
+            reflector.receive(client, octets);
+            if (client as usize + 1).is_multiple_of(batch) {
+                reflector.serve();
+            }
+        }
+        reflector.serve();
+        reflector.report(&format!("warm, {batch} at a time"), started, deliveries, base);
+    }
+    for batch in [1, 64, clients as usize] {
+        let base = resident();
+        let mut reflector = Reflector::new(clients);
+        let started = cpu();
+        for (client, octets) in (0..).zip(&messages) {
+            reflector.up(client);
+            reflector.receive(client, octets);
+            if (client as usize + 1).is_multiple_of(batch) {
+                reflector.serve();
+            }
+        }
+        reflector.serve();
+        reflector.report(&format!("cold, {batch} at a time"), started, deliveries, base);
+    }
+}
