@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use causeway_bgp_core::config::{PeerKey, PeerSettings};
+use causeway_bgp_core::config::{Password, PeerKey, PeerSettings};
 use causeway_bgp_core::event::PeerId;
 use causeway_bgp_core::peer::{
     Command, ConnectionId, RestartMarks, Session, SessionInput, SessionOutput, State,
@@ -434,9 +434,14 @@ impl Running {
 
     fn carry_out(&mut self) {
         let (peer, now) = (self.begin.peer, Instant::now());
+        let mut given_up = false;
         while let Some(output) = self.session.poll_output() {
+            let unanswered = std::mem::take(&mut given_up);
             match output {
                 SessionOutput::Connect(id) => {
+                    if unanswered {
+                        self.no_answer();
+                    }
                     let config = Arc::clone(self.session.config());
                     self.dialing = Some((id, Box::pin(socket::connect(self.begin.key, config))));
                 }
@@ -451,7 +456,7 @@ impl Running {
                         connection.push_urgent(octets.into());
                     }
                 }
-                SessionOutput::Close(id) => self.close(now, id),
+                SessionOutput::Close(id) => given_up = self.close(now, id),
                 SessionOutput::StateChanged { old, new, reason } => {
                     self.state_changed(now, old, new, &reason)
                 }
@@ -494,9 +499,11 @@ impl Running {
         }
     }
 
-    fn close(&mut self, now: Instant, id: ConnectionId) {
+    /// Closes a connection, or gives an attempt up; true for an attempt.
+    fn close(&mut self, now: Instant, id: ConnectionId) -> bool {
         if self.dialing.as_ref().is_some_and(|(dialing, _)| *dialing == id) {
             self.dialing = None;
+            return true;
         }
         if let Some(index) = self.connections.iter().position(|c| c.id == id) {
             let mut connection = self.connections.remove(index);
@@ -504,6 +511,21 @@ impl Running {
             // Most often all of it goes out right here.
             connection.write(now);
             self.closing.spawn(connection.close());
+        }
+        false
+    }
+
+    /// An attempt was given up for the next one: nobody answers, which is also what a wrong password looks like.
+    fn no_answer(&self) {
+        let hint = match self.begin.settings.session.password {
+            Password::None => "",
+            Password::Key(_) | Password::Missing(_) => " (or the passwords differ)",
+        };
+        let reason = format!("cannot connect: no answer{hint}");
+        let known = self.status.borrow().last_error.as_deref() == Some(reason.as_str());
+        if !known {
+            info!(peer = %self.begin.key.address, name = self.begin.settings.name, "{reason}");
+            self.status.send_modify(|status| status.last_error = Some(reason));
         }
     }
 
