@@ -76,6 +76,8 @@ pub struct Speaker {
     /// The family's start is over: the FIB's end mark may be sent.
     settled: [bool; Family::COUNT],
     restart_deadline: Option<Instant>,
+    /// After a start, members of ranges may come until then.
+    members_until: Option<Instant>,
     /// Prefixes with a best path.
     best: [u64; Family::COUNT],
     decisions: u64,
@@ -104,6 +106,7 @@ impl Speaker {
             releasing: [false; Family::COUNT],
             settled: [false; Family::COUNT],
             restart_deadline: None,
+            members_until: None,
             best: [0; Family::COUNT],
             decisions: 0,
             updates_received: 0,
@@ -191,7 +194,7 @@ impl Speaker {
         self.now = now;
         while let Some(timer) = self.timers.pop(now) {
             match timer {
-                Timer::Restart => self.check_restart(now),
+                Timer::Restart | Timer::Members => self.check_restart(now),
                 Timer::Stale(peer) => {
                     self.finish_work_of(peer);
                     Family::all().into_iter().for_each(|family| self.flush_stale(peer, family));

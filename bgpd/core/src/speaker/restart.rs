@@ -5,21 +5,30 @@
 //! After any start, the FIB's end mark of a family, which lets the route programmer delete, is withheld until every
 //! configured peer has sent its table: End-of-RIB, or [`super::session::SETTLE_TIME`] in Established for a peer without
 //! graceful restart. Both also wait until each next hop in use has been answered for, or what is decided too early
-//! would be deleted. The restart time bounds it all; without configured peers nothing waits.
+//! would be deleted. Where there are ranges, nobody knows who is to come: both wait for [`RANGE_TIME`], and on while
+//! members keep coming, then for the members that came. The restart time bounds it all; without configured peers and
+//! ranges nothing waits.
 
 use std::time::{Duration, Instant};
 
 use causeway_bgp_wire::Family;
 
+use super::timers::Timer;
 use super::{Peer, Speaker};
 use crate::config::{Config, Password};
 
 /// How long the FIB's end mark waits where graceful restart is off.
 const DEFAULT_RESTART_TIME: Duration = Duration::from_secs(120);
 
-/// Whether the peer is one that a start waits for.
+/// How long members of ranges have to come back: a few of the usual connect-retry times.
+const RANGE_TIME: Duration = Duration::from_secs(15);
+
+/// How long after the last of them no further one is expected.
+const RANGE_QUIET: Duration = Duration::from_secs(5);
+
+/// Whether the peer is one that a start waits for: a configured one, or a member of a range that has come.
 fn is_expected(peer: &Peer, family: Family) -> bool {
-    !peer.dynamic
+    (!peer.dynamic || peer.session.is_some())
         && peer.settings.session.families.contains(family)
         && !matches!(peer.settings.session.password, Password::Missing(_))
         && peer.session.as_ref().is_none_or(|session| session.families.contains(family))
@@ -46,17 +55,35 @@ impl Speaker {
     pub(super) fn begin_restart(&mut self, now: Instant, config: &Config) {
         let time = config.graceful_restart.unwrap_or(DEFAULT_RESTART_TIME);
         self.restart_deadline = Some(now + time);
-        self.timers.set(super::timers::Timer::Restart, now + time);
+        self.timers.set(Timer::Restart, now + time);
+        self.expect_members(now + RANGE_TIME);
         if self.mode.restarting && config.graceful_restart.is_some() {
             self.deferred = [true; Family::COUNT];
             self.export.hold();
         }
     }
 
+    /// Members of ranges may come until then.
+    fn expect_members(&mut self, until: Instant) {
+        let ranges = self.config.as_ref().is_some_and(|config| !config.ranges.is_empty());
+        if ranges && self.restart_deadline.is_some() && self.members_until.is_none_or(|at| at < until) {
+            self.members_until = Some(until);
+            self.timers.set(Timer::Members, until);
+        }
+    }
+
+    /// A member of a range has come: others may be close behind.
+    pub(super) fn member_came(&mut self, now: Instant) {
+        self.expect_members(now + RANGE_QUIET);
+    }
+
     /// Ends what need wait no longer.
     pub(super) fn check_restart(&mut self, now: Instant) {
         let Some(deadline) = self.restart_deadline else { return };
         let expired = now >= deadline;
+        if !expired && self.members_until.is_some_and(|until| now < until) {
+            return;
+        }
         for family in Family::all() {
             let index = family.index();
             if self.settled[index] {
@@ -77,7 +104,8 @@ impl Speaker {
         }
         if self.settled.iter().all(|settled| *settled) {
             self.restart_deadline = None;
-            self.timers.cancel(super::timers::Timer::Restart);
+            self.timers.cancel(Timer::Restart);
+            self.timers.cancel(Timer::Members);
         }
     }
 

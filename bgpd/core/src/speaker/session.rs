@@ -73,6 +73,9 @@ impl Speaker {
             }
         }
         self.hold_address(session.local_address);
+        if self.peers.get(&id).is_some_and(|peer| peer.dynamic) {
+            self.member_came(now);
+        }
         self.check_restart(now);
     }
 

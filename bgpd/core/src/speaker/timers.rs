@@ -14,6 +14,8 @@ use crate::event::PeerId;
 pub(super) enum Timer {
     /// This speaker's own restart time: what waited for peers waits no longer.
     Restart,
+    /// No further members of ranges are expected back.
+    Members,
     /// Stale paths of a peer were retained long enough (RFC 4724 §4.2).
     Stale(PeerId),
     /// A refresh that began was not ended (RFC 7313 §4).

@@ -1,7 +1,7 @@
 //! RFC 4724 §4.1: the restarting speaker, and when the FIB's snapshot may end.
 
 use super::*;
-use crate::config::OwnPrefix;
+use crate::config::{OwnPrefix, RangeConfig};
 
 const FIB: StartMode = StartMode { restarting: false, fib: true };
 const RESTART: StartMode = StartMode { restarting: true, fib: true };
@@ -151,6 +151,35 @@ fn a_first_start_selects_at_once_but_withholds_the_end_mark() {
     bench.input(Input::FibLost);
     bench.input(Input::FibConnected);
     assert_eq!(ends(&bench.pull_fib()), Family::all());
+}
+
+/// A reflector whose clients come from a range: after a crash it must not tell the first one that it has nothing.
+#[test]
+fn members_of_ranges_have_time_to_come_back() {
+    let mut reflector = config([]);
+    reflector.ranges = vec![RangeConfig { range: prefix("192.0.2.0/24"), limit: 10, settings: settings(0) }];
+    let mut bench = Bench::with_mode(StartMode { restarting: true, fib: false }, own(reflector));
+    let restarting =
+        |number| SessionInfo { graceful: graceful(90, false, true), ..session(number, peer_as(number)) };
+    for number in [1, 2] {
+        bench.advance(6);
+        bench.input(Input::DynamicPeer { address: address(number) });
+        bench.up_as(number, restarting(number));
+        bench.announce(number, &[&format!("10.{number}.0.0/24")]);
+    }
+    bench.end_of_rib(1);
+    // 15 s are over, but a member came 5 s ago, and its table is not whole.
+    bench.advance(4);
+    assert_eq!(bench.rows(Direction::Best).len(), 0);
+    bench.advance(1);
+    assert_eq!(bench.rows(Direction::Best).len(), 0);
+    bench.end_of_rib(2);
+    assert_eq!(bench.rows(Direction::Best).len(), 3);
+    // Whoever comes later is not waited for.
+    bench.input(Input::DynamicPeer { address: address(3) });
+    bench.up_as(3, restarting(3));
+    bench.announce(3, &["10.3.0.0/24"]);
+    assert_eq!(bench.best("10.3.0.0/24"), Some(3));
 }
 
 #[test]
