@@ -110,16 +110,23 @@ impl Message {
             }
             MessageType::Keepalive => Message::Keepalive,
             MessageType::RouteRefresh => {
-                let body = <[u8; 4]>::try_from(body).map_err(|_| {
-                    DecodeError::new(
-                        Notification::invalid_route_refresh_length(message),
-                        format!("ROUTE-REFRESH of {} octets", message.len()),
-                    )
-                })?;
+                let body = <[u8; 4]>::try_from(body).map_err(|_| refresh_length_error(message))?;
                 Message::RouteRefresh(RouteRefresh::decode_body(body))
             }
         })
     }
+}
+
+/// A ROUTE-REFRESH that is not of 23 octets. RFC 7313 §5 has an error of its own for the subtypes it defines; one that
+/// is too short to be any is a bad length as of every other message (RFC 4271 §6.1).
+fn refresh_length_error(message: &[u8]) -> DecodeError {
+    let enhanced = matches!(message.get(HEADER_LEN + 2), Some(1 | 2));
+    let notification = if enhanced || message.len() > HEADER_LEN + 4 {
+        Notification::invalid_route_refresh_length(message)
+    } else {
+        Notification::bad_message_length(message.len() as u16)
+    };
+    DecodeError::new(notification, format!("ROUTE-REFRESH of {} octets", message.len()))
 }
 
 /// Appends an OPEN.

@@ -67,9 +67,15 @@ fn rfc8654_4_extended_messages_only_where_negotiated_and_never_open_or_keepalive
 
 #[test]
 fn rfc7313_5_route_refresh_of_a_wrong_length() {
-    let octets = message(ROUTE_REFRESH, &[0, 1, 0]);
-    let error = Message::decode(&octets, &external()).expect_err("too short");
-    assert_eq!(error.notification, Notification { code: 7, subcode: 1, data: octets });
+    let error = |body: &[u8]| {
+        Message::decode(&message(ROUTE_REFRESH, body), &external()).expect_err("a length").notification
+    };
+    for body in [&[0, 1, 1][..], &[0, 1, 2], &[0, 1, 1, 1, 0], &[0, 1, 0, 1, 0]] {
+        assert_eq!(error(body), Notification { code: 7, subcode: 1, data: message(ROUTE_REFRESH, body) });
+    }
+    for body in [&[][..], &[0, 1], &[0, 1, 0]] {
+        assert_eq!(error(body), Notification { code: 1, subcode: 2, data: vec![0, 19 + body.len() as u8] });
+    }
 }
 
 #[test]
