@@ -3,6 +3,7 @@
 //! `topology` reads the file, `image` decides what runs in a node, `init` and `namespace` make and enter nodes, `wire_up` links
 //! them, `lab` ties it together, `pod` adds pods through the CNI plugin, `view` asks every daemon what it sees. See `DESIGN.md`.
 
+mod daemon;
 pub mod demo;
 pub mod image;
 pub mod init;
