@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p causeway-bgp-core --example reflector_load [CLIENTS] [PREFIXES EACH]`: all clients come up,
 //! then each announces its prefixes in one message ("warm"); the same with each client announcing as it comes up
-//! ("cold"). Octets are decoded on their way in and handed out as the sockets would be given them; nothing is sent.
+//! ("cold"); then a thousand rounds in which a hundred clients change what they announce, with all clients reading
+//! and with one that does not. Octets are decoded on their way in and handed out as the sockets would be given them; nothing is sent.
 //! Prints processor time, deliveries a second and resident bytes.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -97,9 +98,10 @@ fn session(client: u32) -> Arc<SessionInfo> {
 }
 
 /// What a client announces, as it comes over the wire.
-fn message(client: u32, prefixes: u32) -> Vec<u8> {
+fn message(client: u32, prefixes: u32, med: Option<u32>) -> Vec<u8> {
     let attributes = PathAttributes {
         local_pref: Some(100),
+        med,
         ..PathAttributes::new(Origin::Igp, IpAddr::V4(address(client)).into())
     };
     let encoded = EncodedAttributes::<Ipv4Prefix>::new(&attributes, &EncodeContext::default()).unwrap();
@@ -128,6 +130,8 @@ struct Reflector {
     out: Vec<Bytes>,
     slices: usize,
     octets: usize,
+    /// A client that is never served.
+    stopped: Option<PeerId>,
 }
 
 impl Reflector {
@@ -141,13 +145,16 @@ impl Reflector {
                 peers.push(peer);
             }
         }
-        Reflector { speaker, peers, now, out: Vec::new(), slices: 0, octets: 0 }
+        Reflector { speaker, peers, now, out: Vec::new(), slices: 0, octets: 0, stopped: None }
     }
 
     /// Hands out what is there to whoever is woken.
     fn serve(&mut self) {
         while let Some(output) = self.speaker.poll_output() {
             let Output::Wake(peer) = output else { continue };
+            if self.stopped == Some(peer) {
+                continue;
+            }
             while self.speaker.pull(peer, 256 << 10, &mut self.out) == PullState::More {}
             self.slices += self.out.len();
             self.octets += self.out.iter().map(Bytes::len).sum::<usize>();
@@ -188,7 +195,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1).map(|text| text.parse::<u32>().unwrap());
     let clients = arguments.next().unwrap_or(1_000);
     let prefixes = arguments.next().unwrap_or(1);
-    let messages: Vec<Vec<u8>> = (0..clients).map(|client| message(client, prefixes)).collect();
+    let messages: Vec<Vec<u8>> = (0..clients).map(|client| message(client, prefixes, None)).collect();
     let deliveries = u64::from(clients) * u64::from(clients - 1) * u64::from(prefixes);
     // How many messages a reflector finds on its sockets before it looks at sending again.
     for batch in [1, 64, clients as usize] {
@@ -219,5 +226,24 @@ fn main() {
         }
         reflector.serve();
         reflector.report(&format!("cold, {batch} at a time"), started, deliveries, base);
+    }
+    for stopped in [false, true] {
+        let mut reflector = Reflector::new(clients);
+        (0..clients).for_each(|client| reflector.up(client));
+        messages.iter().zip(0..).for_each(|(octets, client)| reflector.receive(client, octets));
+        reflector.serve();
+        reflector.stopped = stopped.then_some(reflector.peers[0]);
+        let (base, rounds, changes) = (resident(), 1_000, clients.min(100));
+        let started = cpu();
+        for round in 0..rounds {
+            for client in (0..changes).map(|number| (round * changes + number) % clients) {
+                reflector.receive(client, &message(client, prefixes, Some(round)));
+            }
+            reflector.serve();
+        }
+        let what = if stopped { "churn, one client not reading" } else { "churn" };
+        let deliveries = u64::from(rounds * changes * prefixes) * u64::from(clients - 1);
+        println!("{what}: {:.3} s", (cpu() - started).as_secs_f64());
+        println!("  {deliveries} deliveries, {} KiB resident more", resident().saturating_sub(base) / 1024);
     }
 }

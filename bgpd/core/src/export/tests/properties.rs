@@ -139,7 +139,7 @@ fn run(ops: &[Op], limits: Limits) -> Harness {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn members_have_what_export_comes_to(ops in prop::collection::vec(op(), 1..150)) {
