@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use causeway_api::document_set::DocumentSet;
+use causeway_api::document_set::{DocumentSet, Errors};
+use causeway_api::effective::{self, HostRoute, Role};
 use causeway_api::resource::bgp_filter::{Action, FilterRule, MatchOperator};
 use causeway_kernel::route::{ROUTE_METRIC, ROUTE_PROTOCOL};
 use ipnetwork::IpNetwork;
@@ -20,6 +21,8 @@ pub struct Config {
     pub addresses: Vec<IpNetwork>,
     /// The node's own blocks.
     pub own_blocks: Vec<IpNetwork>,
+    /// Routes to peers that are behind a gateway (`reachableBy`).
+    pub host_routes: Vec<HostRoute>,
     /// What the guard may let through.
     pub allowed: Vec<Allowed>,
     /// Protocol number of learned routes.
@@ -67,6 +70,7 @@ impl Config {
             node: node.to_owned(),
             addresses: Vec::new(),
             own_blocks: Vec::new(),
+            host_routes: Vec::new(),
             allowed: Vec::new(),
             protocol: ROUTE_PROTOCOL,
             metric: ROUTE_METRIC,
@@ -85,11 +89,13 @@ impl Config {
 /// Lowers the documents for one node.
 ///
 /// # Errors
-/// One line: there is no Node document of that name.
+/// One line an error, those that bgpd refuses the documents for.
 pub fn lower(documents: &DocumentSet, node: &str) -> Result<Config, Vec<String>> {
     let Some((_, document)) = documents.node(node) else {
         return Err(vec![format!("there is no Node named `{node}` in the documents")]);
     };
+    let lines = |errors: Errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let effective = effective::resolve(documents, node, Role::Node).map_err(lines)?;
     let spec = &document.spec;
     let bgp = &spec.bgp;
     let settings = documents.configuration(node);
@@ -97,6 +103,7 @@ pub fn lower(documents: &DocumentSet, node: &str) -> Result<Config, Vec<String>>
     config.addresses.extend(bgp.ipv4_address.map(|address| IpNetwork::V4(address.0)));
     config.addresses.extend(bgp.ipv6_address.map(|address| IpNetwork::V6(address.0)));
     config.own_blocks.extend(spec.pod_cidrs.iter().map(|cidr| cidr.0));
+    config.host_routes = effective.host_routes;
     config.protocol = settings.route_protocol.unwrap_or(ROUTE_PROTOCOL);
     config.metric = settings.route_metric.unwrap_or(ROUTE_METRIC);
     // `enabled: false` is about what is said to peers; a bgpd that comes back soon finds its routes all the same.
@@ -184,6 +191,11 @@ metadata: {name: node.a}
 spec: {routeProtocol: 80}
 ---
 apiVersion: causeway.dev/v1alpha1
+kind: BGPPeer
+metadata: {name: far}
+spec: {peerIP: 203.0.113.7, asNumber: 64601, ebgpMultihop: 3, reachableBy: 192.0.2.254}
+---
+apiVersion: causeway.dev/v1alpha1
 kind: IPPool
 metadata: {name: pods}
 spec: {cidr: 10.244.0.0/16}
@@ -216,6 +228,10 @@ spec:
                 node: "a".to_owned(),
                 addresses: vec![network("192.0.2.11/24"), network("2001:db8::11/64")],
                 own_blocks: vec![network("10.244.1.0/24")],
+                host_routes: vec![HostRoute {
+                    destination: network("203.0.113.7/32").ip(),
+                    gateway: network("192.0.2.254/32").ip(),
+                }],
                 allowed: vec![
                     allowed("0.0.0.0/0", Match::Equal, 0, 32),
                     allowed("10.0.0.0/8", Match::In, 8, 24),

@@ -346,7 +346,7 @@ fn resolve(members: &[GroupMember], table: &Table) -> Way {
     Way { hops, via, reason, direct }
 }
 
-/// A route of the node's own: a block or a pod.
+/// A route of the node's own: a block, a pod, or the way to a peer behind a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Local {
     /// The route; `None` while it cannot be made.
@@ -366,17 +366,42 @@ pub struct Pod {
     pub device: String,
 }
 
-/// The local part of the desired set. `device` finds the index of a device that is there.
+impl Local {
+    /// Where it goes, if through a gateway: what next hops may resolve through.
+    pub fn gateways(&self) -> Option<&[NextHop]> {
+        let hops = &self.route.as_ref()?.next_hops;
+        hops.iter().any(|hop| hop.gateway.is_some()).then_some(hops)
+    }
+}
+
+/// The local part of the desired set. `device` finds the index of a device that is there, `link` that of the one a
+/// connected address is on.
 pub fn locals(
     config: &Config,
     pods: &[Pod],
     device: impl Fn(&str) -> Option<u32>,
+    link: impl Fn(IpAddr) -> Option<u32>,
 ) -> BTreeMap<RouteKey, Local> {
     let mut locals = BTreeMap::new();
     for block in &config.own_blocks {
         let route = Route::unreachable(*block);
         let reason = "a block of this node: its unused addresses lead nowhere".to_owned();
         locals.insert(route.key, Local { route: Some(route), reason, device: None });
+    }
+    for host in &config.host_routes {
+        let destination = IpNetwork::from(host.destination);
+        let hop = link(host.gateway).map(|ifindex| NextHop {
+            gateway: Some(host.gateway),
+            ifindex,
+            weight: 1,
+            onlink: false,
+        });
+        let reason = match hop {
+            Some(_) => "a BGP peer that is reachable by this gateway".to_owned(),
+            None => format!("reachableBy {}: not in a connected subnet", host.gateway),
+        };
+        let route = hop.map(|hop| Route::unicast(destination, vec![hop]));
+        locals.insert(RouteKey::ours(destination), Local { route, reason, device: None });
     }
     for pod in pods {
         let index = device(&pod.device);

@@ -110,7 +110,7 @@ impl Engine {
         let guard = Guard::new(&config, Connected::default());
         Engine {
             ownership: Ownership::new(config.protocol),
-            locals: locals(&config, &[], |_| None),
+            locals: locals(&config, &[], |_| None, |_| None),
             config,
             desired: Desired::default(),
             tracker: Tracker::default(),
@@ -428,15 +428,25 @@ impl Engine {
     /// Recomputes blocks and pods and gives the differences to the tracker.
     fn apply_locals(&mut self) {
         let pods = self.pods.as_deref().unwrap_or_default();
-        let fresh = locals(&self.config, pods, |name| self.interfaces.index(name));
+        let link = |gateway| match self.table.resolve(&fib::NextHop::global(gateway)) {
+            Resolution::Connected { ifindex } => Some(ifindex),
+            Resolution::Gateway { .. } | Resolution::Unreachable => None,
+        };
+        let fresh = locals(&self.config, pods, |name| self.interfaces.index(name), link);
         if fresh == self.locals && self.ever_synced {
             return;
         }
         let old = std::mem::replace(&mut self.locals, fresh);
-        for key in old.keys().filter(|key| !self.locals.contains_key(key)) {
+        for (key, local) in old.iter().filter(|(key, _)| !self.locals.contains_key(key)) {
             self.tracker.want(key, None);
+            if local.gateways().is_some() {
+                self.stale |= self.table.set_direct(key.destination, None);
+            }
         }
         for (key, local) in &self.locals {
+            if let Some(hops) = local.gateways() {
+                self.stale |= self.table.set_direct(key.destination, Some((key.metric, hops)));
+            }
             match &local.route {
                 Some(route) => self.tracker.want(key, Some(route.clone())),
                 None => self.tracker.disclaim(key),
@@ -452,12 +462,12 @@ impl Engine {
     fn apply(&mut self, prefixes: impl IntoIterator<Item = IpNetwork>) {
         for prefix in prefixes {
             self.dirty.insert(prefix);
-            let direct = self.desired.direct(&prefix).map(|hops| (self.config.metric, hops));
-            self.stale |= self.table.set_direct(prefix, direct);
             let key = self.learned_key(prefix);
             if self.locals.contains_key(&key) {
                 continue;
             }
+            let direct = self.desired.direct(&prefix).map(|hops| (self.config.metric, hops));
+            self.stale |= self.table.set_direct(prefix, direct);
             let route = self.desired.wanted(&prefix, &self.config);
             self.tracker.want(&key, route);
         }

@@ -50,7 +50,7 @@ impl Engine {
             rows.push(FibRoute {
                 prefix: key.destination,
                 next_hops: hops,
-                via: Some(Via::Local),
+                via: Some(if local.gateways().is_some() { Via::Direct } else { Via::Local }),
                 mtu: None,
                 reason: local.reason.clone(),
                 state,

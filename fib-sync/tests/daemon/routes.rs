@@ -488,3 +488,28 @@ fn setup_node_sets_what_the_daemon_misses() {
     let again = run();
     assert_eq!(String::from_utf8_lossy(&again.stdout), "nothing to change\n");
 }
+
+#[test]
+fn a_peer_behind_a_gateway_gets_its_route_and_next_hops_resolve_through_it() {
+    let mut scene = Scene::running();
+    let [up0, _] = scene.links;
+    let mut bgpd = Bgpd::connect(&scene);
+    let peer = "apiVersion: causeway.dev/v1alpha1\nkind: BGPPeer\nmetadata: {name: far}\n\
+                spec: {peerIP: 203.0.113.7, asNumber: 64601, ebgpMultihop: 3, reachableBy: 192.0.2.254}\n";
+    scene.write_documents(&format!("{DOCUMENTS}\n---\n{peer}"));
+    let route = eventually("the host route", || scene.route("203.0.113.7/32"));
+    assert_eq!(route, via("203.0.113.7/32", &[("192.0.2.254", up0)]));
+    let row = scene.row("203.0.113.7/32").unwrap();
+    assert_eq!((row.via, row.state.as_str()), (Some(ShownVia::Direct), "installed"));
+    // What the peer announces with itself as the next hop goes the same way.
+    bgpd.group(1, &["203.0.113.7"]);
+    let generation = bgpd.route("10.1.0.0/16", 1);
+    let status =
+        bgpd.status("10.1.0.0/16", generation, |state| matches!(state, RouteState::Installed { .. }));
+    assert_eq!(status, RouteState::Installed { via: Via::Recursive });
+    let learned = eventually("the learned route", || scene.route("10.1.0.0/16"));
+    assert_eq!(learned, via("10.1.0.0/16", &[("192.0.2.254", up0)]));
+    // The document goes, and the route with it.
+    scene.write_documents(DOCUMENTS);
+    eventually("the host route goes", || scene.route("203.0.113.7/32").is_none().then_some(()));
+}
