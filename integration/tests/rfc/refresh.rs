@@ -61,10 +61,20 @@ pub fn cases() -> Vec<Case> {
             ignored(site, &[0, 25, 0, 70])
         }),
         case("RFC 7313 §5: an unknown subtype is ignored", |site| ignored(site, &[0, 1, 9, 1])),
-        case("RFC 7313 §5: a refresh of a wrong length", |site| {
+        case("RFC 4271 §6.1: a refresh that is too short", |site| {
             let (_speaker, mut peer) = settled(site)?;
             peer.send(&message(ROUTE_REFRESH, &[0, 1, 0]))?;
-            peer.expect_notification_within(Duration::from_secs(8)).map(|_| ())
+            let found = peer.expect_notification(1, 2)?;
+            ensure!(found.data == [0, 22], "{:?}", found.data);
+            Ok(())
+        }),
+        case("RFC 7313 §5: a begin of refresh of a wrong length", |site| {
+            let (_speaker, mut peer) = settled(site)?;
+            let octets = message(ROUTE_REFRESH, &[0, 1, 1, 1, 0]);
+            peer.send(&octets)?;
+            let found = peer.expect_notification(7, 1)?;
+            ensure!(found.data == octets, "{:?}", found.data);
+            Ok(())
         }),
         case("RFC 2918 §4: ten refreshes in a row", |site| {
             let (_speaker, mut peer) = settled(site)?;

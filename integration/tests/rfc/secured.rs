@@ -88,6 +88,23 @@ pub fn cases() -> Vec<Case> {
             })?;
             Ok(())
         }),
+        case(
+            "RFC 7606 §6: what was treated as withdraw is logged with the attribute and the prefix",
+            |site| {
+                let speaker = Config::new().peer(2, 65002).peer(3, 65003).start(site)?;
+                let mut watcher = established(site, 3, 65003)?;
+                let mut peer = established(site, 2, 65002)?;
+                let base = [as_path(&[65002]), next_hop(site.v4(2))];
+                let bad = [base.as_slice(), &[origin(9)]].concat();
+                let good = [base.as_slice(), &[origin(0)]].concat();
+                peer.send(&update(&[], &bad, &nlri("198.51.100.0/24")))?;
+                peer.send(&update(&[], &good, &nlri("203.0.113.0/24")))?;
+                watcher.route("203.0.113.0/24")?;
+                let log = speaker.log();
+                ensure!(log.contains("ORIGIN"), "{log}");
+                Ok(())
+            },
+        ),
         case("DESIGN §4: a learned route is shown with its attributes", |site| {
             let speaker = Config::new().peer(2, 65002).start(site)?;
             let mut peer = established(site, 2, 65002)?;
