@@ -5,6 +5,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .ONESHELL:
 
+# rustup's installer puts cargo here, and the shell that ran it may not know yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
 # Under sudo, root has no Rust of its own as a rule: use that of the user who called.
 ifneq ($(SUDO_USER),)
 ifeq ($(wildcard $(HOME)/.cargo/bin/cargo),)

@@ -4,6 +4,7 @@
 //! the end of every daemon's log; with `CAUSEWAY_LAB_KEEP=1` its lab stays up and the line that enters it is printed.
 
 mod changes;
+mod command_line;
 mod fabric;
 mod failures;
 mod feeder;
