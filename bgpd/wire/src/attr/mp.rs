@@ -46,6 +46,9 @@ impl<'a> MpReach<'a> {
             16 | 32 if family == Family::Ipv6Unicast || context.ipv6_next_hop.contains(family) => {
                 next_hop6(octets)
             }
+            // Not negotiated (RFC 8950 §4), but plain enough to lose only these prefixes: GoBGP does it in a session
+            // over IPv6, and would do it again after every reset.
+            16 | 32 => None,
             _ => return Err("next hop of a wrong length"),
         };
         Ok(Some(MpReach { family, next_hop, nlri: cursor.rest() }))
