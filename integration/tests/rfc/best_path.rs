@@ -153,5 +153,32 @@ pub fn cases() -> Vec<Case> {
             .with(attribute(0x80, 10, &[8, 8, 8, 8, 7, 7, 7, 7]))
             .id(40),
     ));
+    for order in [[2u8, 3, 4], [2, 4, 3], [3, 2, 4], [3, 4, 2], [4, 2, 3], [4, 3, 2]] {
+        cases.push(case(
+            format!("RFC 4271 §9.1.2.2 c: MED within an AS first, then identifiers; order {order:?}"),
+            move |site| {
+                // 2 would win by its identifier, but 3 of the same AS has the lower MED; of 3 and 4 the identifier decides.
+                let rivals = [
+                    external(65002, &[7]).with(med(20)).id(10),
+                    external(65002, &[8]).with(med(10)).id(90),
+                    external(65003, &[9]).id(50),
+                ];
+                let config = Config::new().peer(2, 65002).peer(3, 65002).peer(4, 65003).peer(5, 65005);
+                let _speaker = config.start(site)?;
+                let mut watcher = established(site, 5, 65005)?;
+                let mut peers = Vec::new();
+                for host in order {
+                    peers.push(rivals[usize::from(host) - 2].start(site, host)?);
+                    watcher.listen_for(std::time::Duration::from_millis(200))?;
+                }
+                let from_4 = |w: &Peer| {
+                    w.routes
+                        .get(&PREFIX.parse().unwrap())
+                        .is_some_and(|a| a.communities.iter().any(|c| c.0 == 4))
+                };
+                watcher.until("the path of 4", from_4)
+            },
+        ));
+    }
     cases
 }

@@ -185,5 +185,96 @@ pub fn cases() -> Vec<Case> {
             peer.send(&update(&[], &[mp_unreach(&[])], &[]))?;
             peer.until("End-of-RIB", |peer| peer.end_of_rib.contains(Family::Ipv4Unicast))
         }),
+        case("RFC 4724 §4.2: what is stale still goes when the connection falls again", |site| {
+            let (_speaker, peer, mut watcher) = before(site, &open(site, false, 60, true))?;
+            drop(peer);
+            let mut peer = back(site, &open(site, true, 60, true))?;
+            peer.send(&announce(site, FIRST))?;
+            stay(&mut watcher, 400)?;
+            drop(peer);
+            watcher.withdrawn(SECOND)?;
+            watcher.listen_for(Duration::from_millis(500))?;
+            ensure!(watcher.has(FIRST), "what was announced again went too");
+            Ok(())
+        }),
+        case("RFC 4724 §4.2: a family that is not in the capability any more goes at once", |site| {
+            let (_speaker, peer, mut watcher) = before(site, &open(site, false, 60, true))?;
+            drop(peer);
+            let mut without = open_of(site, 2, 65002);
+            without.capabilities.push(Capability::GracefulRestart(GracefulRestart {
+                restart_state: true,
+                notification: false,
+                restart_time: 60,
+                families: vec![(Family::Ipv6Unicast.into(), true)],
+            }));
+            let _peer = back(site, &without)?;
+            watcher.withdrawn(FIRST)?;
+            watcher.withdrawn(SECOND)
+        }),
+        case("RFC 4724 §4.2: End-of-RIB of one family leaves the stale paths of the other", |site| {
+            let (_speaker, peer, mut watcher) = before(site, &open(site, false, 60, true))?;
+            drop(peer);
+            let mut peer = back(site, &open(site, true, 60, true))?;
+            peer.send(&update(&[], &[mp_unreach(&[])], &[]))?;
+            stay(&mut watcher, 700)?;
+            peer.send(&message(UPDATE, END_OF_RIB))?;
+            watcher.withdrawn(FIRST)
+        }),
+        case("RFC 4724 §4.2: a restart time of zero keeps nothing", |site| {
+            let (_speaker, peer, mut watcher) = before(site, &open(site, false, 0, true))?;
+            drop(peer);
+            watcher.withdrawn(FIRST)
+        }),
+        case("RFC 4724 §4.2: a stale path loses to nobody just for being stale", |site| {
+            let config = Config::new().peer(2, 65002).peer(3, 65003).peer(4, 65004);
+            let _speaker = config.start(site)?;
+            let mut watcher = established(site, 3, 65003)?;
+            let mut other = established(site, 4, 65004)?;
+            let mut peer = Peer::connect(site, 2)?;
+            peer.establish(&open(site, false, 60, true))?;
+            peer.send(&announce(site, FIRST))?;
+            watcher.route(FIRST)?;
+            let longer = [origin(0), as_path(&[65004, 7]), next_hop(site.v4(4))];
+            other.send(&update(&[], &longer, &nlri(FIRST)))?;
+            watcher.listen_for(Duration::from_millis(300))?;
+            drop(peer);
+            watcher.listen_for(Duration::from_millis(500))?;
+            let path = watcher.route(FIRST)?.as_path.to_string();
+            ensure!(path == "65001 65002", "{path}");
+            Ok(())
+        }),
+        case(
+            "RFC 4724 §4.1: a restarted speaker says nothing of a family before End-of-RIB of those it waits for",
+            |site| {
+                let mut speaker = Config::new().peer(2, 65002).start(site)?;
+                let mut peer = Peer::connect(site, 2)?;
+                peer.establish(&open(site, false, 60, true))?;
+                peer.until("an UPDATE", |peer| peer.updates > 0)?;
+                speaker.kill()?;
+                speaker.launch(site)?;
+                let mut peer = back(site, &open(site, false, 60, true))?;
+                peer.listen_for(Duration::from_millis(800))?;
+                ensure!(!peer.end_of_rib.contains(Family::Ipv4Unicast), "End-of-RIB came first");
+                peer.send(&message(UPDATE, END_OF_RIB))?;
+                peer.send(&update(&[], &[mp_unreach(&[])], &[]))?;
+                peer.until("End-of-RIB", |peer| peer.end_of_rib.contains(Family::Ipv4Unicast))
+            },
+        ),
+        case("RFC 4724 §4.1: a restarted speaker does not wait for a peer that restarted as well", |site| {
+            let mut speaker = Config::new().peer(2, 65002).start(site)?;
+            drop(established(site, 2, 65002)?);
+            speaker.kill()?;
+            speaker.launch(site)?;
+            let mut peer = back(site, &open(site, true, 60, true))?;
+            peer.until("End-of-RIB", |peer| peer.end_of_rib.contains(Family::Ipv4Unicast))
+        }),
+        case("RFC 4724 §4.1: a restarted speaker does not wait for a peer without the capability", |site| {
+            let mut speaker = Config::new().peer(2, 65002).start(site)?;
+            drop(established(site, 2, 65002)?);
+            speaker.kill()?;
+            speaker.launch(site)?;
+            let mut peer = back(site, &open_of(site, 2, 65002))?;
+            peer.until("End-of-RIB", |peer| peer.end_of_rib.contains(Family::Ipv4Unicast))
+        }),
     ]
 }

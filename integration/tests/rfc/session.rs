@@ -165,10 +165,14 @@ fn connecting() -> Vec<Case> {
 
 /// The peer comes again; a speaker that holds it back for a moment after an error is given that moment.
 fn again(site: &Site) -> Result<()> {
+    again_established(site).map(|_| ())
+}
+
+fn again_established(site: &Site) -> Result<Peer> {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
         match established(site, 2, 65002) {
-            Ok(_) => return Ok(()),
+            Ok(peer) => return Ok(peer),
             Err(error) if Instant::now() > until => return Err(error.context("it did not come up again")),
             Err(_) => std::thread::sleep(Duration::from_millis(200)),
         }
@@ -267,6 +271,53 @@ fn endings() -> Vec<Case> {
             Config::new().peer(2, 65002).replace(site, &speaker)?;
             goes.expect_notification(6, 3)?;
             stays.listen_for(Duration::from_millis(500))
+        }),
+        case("RFC 4486 §4: a peer whose hold time changes is reset, the others are not", |site| {
+            let speaker = Config::new().peer(2, 65002).peer(3, 65003).start(site)?;
+            let mut stays = established(site, 2, 65002)?;
+            let mut goes = established(site, 3, 65003)?;
+            let changed = "passive: true, holdTime: 30s, keepaliveTime: 10s";
+            Config::new().peer(2, 65002).peer_with(3, 65003, changed).replace(site, &speaker)?;
+            goes.expect_notification(6, 6)?;
+            stays.until("the first sending", |peer| peer.end_of_rib.len() == 2)?;
+            let updates = stays.updates;
+            stays.listen_for(Duration::from_millis(500))?;
+            ensure!(stays.updates == updates, "the other peer was told something");
+            Ok(())
+        }),
+        case("DESIGN §3: a changed filter takes effect without a reset", |site| {
+            let speaker = Config::new().peer(2, 65002).peer(3, 65003).start(site)?;
+            let mut watcher = established(site, 3, 65003)?;
+            let mut peer = established(site, 2, 65002)?;
+            peer.send(&good_update(site))?;
+            watcher.route("198.51.100.0/24")?;
+            Config::new()
+                .peer_with(2, 65002, "passive: true, filters: []")
+                .peer(3, 65003)
+                .replace(site, &speaker)?;
+            watcher.withdrawn("198.51.100.0/24")?;
+            Config::new().peer(2, 65002).peer(3, 65003).replace(site, &speaker)?;
+            watcher.until("it again, or a refresh asked for", |w| w.has("198.51.100.0/24"))?;
+            peer.listen_for(Duration::from_millis(200))
+        }),
+        case("RFC 4486 §4: reset, disable and enable from the command line", |site| {
+            let speaker = Config::new().peer(2, 65002).start(site)?;
+            let address = site.v4(2);
+            let mut peer = established(site, 2, 65002)?;
+            speaker.post(&format!("/v1/peers/{address}/reset"))?;
+            peer.expect_notification(6, 4)?;
+            let mut peer = again_established(site)?;
+            speaker.post(&format!("/v1/peers/{address}/disable"))?;
+            peer.expect_notification(6, 2)?;
+            ensure!(established(site, 2, 65002).is_err(), "a disabled peer got a session");
+            speaker.post(&format!("/v1/peers/{address}/enable"))?;
+            again_established(site).map(|_| ())
+        }),
+        case("DESIGN §3: a bad document changes nothing", |site| {
+            let speaker = Config::new().peer(2, 65002).start(site)?;
+            let mut peer = established(site, 2, 65002)?;
+            Config::new().peer_with(2, 65002, "passive: true, nonsense: 1").replace(site, &speaker)?;
+            peer.listen_for(Duration::from_millis(2500))
         }),
         case(
             "RFC 4486 §4: more prefixes than allowed is Cease / Maximum Number of Prefixes Reached",

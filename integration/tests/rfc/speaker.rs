@@ -161,6 +161,17 @@ impl Speaker {
         serde_json::from_str(body).with_context(|| format!("JSON from {path}: {body}"))
     }
 
+    /// Asks for something to be done.
+    pub fn post(&self, path: &str) -> Result<()> {
+        let mut stream = UnixStream::connect(self.folder.path().join("run/bgpd.sock"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "POST {path} HTTP/1.0\r\nHost: bgpd\r\nContent-Length: 0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer.split(' ').nth(1).is_some_and(|status| status.starts_with('2')), "{path}: {answer}");
+        Ok(())
+    }
+
     /// Waits until the document satisfies the condition.
     pub fn wait(&self, path: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Result<Value> {
         let bound = Instant::now() + Duration::from_secs(8);
