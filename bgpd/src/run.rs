@@ -108,7 +108,9 @@ async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {
         Some(FromFib::Connected { kept, .. }) => *kept,
         _ => FamilySet::default(),
     };
-    let (marks, _) = watch::channel(RestartMarks { restarting: marker.restarted, forwarding });
+    // A restart that kept no route is a start: there is nothing that peers should spare, and nothing to defer for.
+    let restarting = marker.restarted && !forwarding.is_empty();
+    let (marks, _) = watch::channel(RestartMarks { restarting, forwarding });
 
     let (to_speaker, from_peers) = mpsc::channel(TO_SPEAKER_CAPACITY);
     let listener = Listener::start(&listen_on(&args.listen, &first), to_speaker.clone())?;
@@ -119,7 +121,7 @@ async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {
     let api = control::api(Control { calls, configuration });
     http::serve(api, &args.daemon.run_dir.join(BGPD_SOCKET), args.daemon.http, shutdown.clone()).await?;
 
-    let mode = StartMode { restarting: marker.restarted, fib: !args.no_fib };
+    let mode = StartMode { restarting, fib: !args.no_fib };
     let nursery = Nursery { listener, marks, speaker: to_speaker };
     let mut state = State::new(Speaker::new(Instant::now(), mode), fib, nursery);
     if let Some(news) = early {
