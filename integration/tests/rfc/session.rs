@@ -204,6 +204,26 @@ fn collisions() -> Vec<Case> {
         stays.send(&keepalive())?;
         stays.until("an UPDATE", |peer| peer.updates > 0)
     }
+    /// The peer connects twice: the first has got to OpenConfirm when the OPEN comes over the second.
+    fn twice(site: &Site, higher: bool) -> Result<()> {
+        let _speaker = Config::new().peer(2, 65002).start(site)?;
+        let mut open = open_of(site, 2, 65002);
+        open.router_id = if higher { [250, 0, 0, 1].into() } else { [1, 0, 0, 1].into() };
+        let mut octets = Vec::new();
+        encode_open(&open, &mut octets);
+        let mut first = Peer::connect(site, 2)?;
+        first.send(&octets)?;
+        first.expect_keepalive(SOON)?;
+        let mut second = Peer::connect(site, 2)?;
+        second.send(&octets)?;
+        let (mut stays, mut goes) = if higher { (second, first) } else { (first, second) };
+        goes.expect_notification(6, 7)?;
+        if higher {
+            stays.expect_keepalive(SOON)?;
+        }
+        stays.send(&keepalive())?;
+        stays.until("an UPDATE", |peer| peer.updates > 0)
+    }
     vec![
         case(
             "RFC 4271 §6.8: of two connections the one of the higher identifier stays: the peer's",
@@ -213,6 +233,20 @@ fn collisions() -> Vec<Case> {
             "RFC 4271 §6.8: of two connections the one of the higher identifier stays: the speaker's",
             |site| collide(site, false),
         ),
+        case(
+            "RFC 4271 §6.8: two connections of a peer with the higher identifier: the new one stays",
+            |site| twice(site, true),
+        ),
+        case(
+            "RFC 4271 §6.8: two connections of a peer with the lower identifier: the old one stays",
+            |site| twice(site, false),
+        ),
+        case("RFC 4271 §6.8: a connection without an OPEN is in nobody's way", |site| {
+            let _speaker = Config::new().peer(2, 65002).start(site)?;
+            let mut silent = Peer::connect(site, 2)?;
+            silent.expect_open()?;
+            established(site, 2, 65002)?.until("an UPDATE", |peer| peer.updates > 0)
+        }),
         case("RFC 4271 §6.8: an established session survives another connection", |site| {
             let _speaker = Config::new().peer(2, 65002).start(site)?;
             let mut peer = established(site, 2, 65002)?;
