@@ -1,6 +1,6 @@
 //! `causeway-lab`: builds containerlab topologies out of network namespaces.
-#![allow(clippy::print_stdout)] // A command line tool: standard output is its result.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +11,13 @@ use causeway_integration::state::LabState;
 use causeway_integration::until::until;
 use causeway_integration::{demo, init, topology};
 use clap::{Args, Parser, Subcommand};
+
+/// Writes a line to standard output; a reader that has seen enough (`| head`) is no error.
+macro_rules! say {
+    ($($part:tt)*) => {
+        let _ = writeln!(std::io::stdout(), $($part)*);
+    };
+}
 
 /// How long `up` waits for the fabric; it stays up in any case.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -112,11 +119,13 @@ fn act(cli: Cli) -> Result<ExitCode> {
         Action::Init { spec } => init::run(spec)?,
         Action::Up { file, pods } => {
             let topology = topology::load(file)?;
-            let lab = Lab::up(&topology, file, options(false)?, &|step| println!("  {step}"))?;
+            let lab = Lab::up(&topology, file, options(false)?, &|step| {
+                say!("  {step}");
+            })?;
             demo::add_pods(&lab, *pods)?;
-            println!("  sessions and routes");
+            say!("  sessions and routes");
             if let Err(error) = until(SETTLE, || lab.fabric_is_complete()) {
-                println!("  up, but the fabric is not complete: {error:#}");
+                say!("  up, but the fabric is not complete: {error:#}");
             }
             show(&lab);
         }
@@ -145,7 +154,7 @@ fn act(cli: Cli) -> Result<ExitCode> {
 
 fn show(lab: &Lab) {
     let state = lab.state();
-    println!("lab {} ({})", state.name, state.dir().display());
+    say!("lab {} ({})", state.name, state.dir().display());
     let width = state.nodes.keys().chain(state.pods.keys()).map(String::len).max().unwrap_or(0);
     for (name, node) in &state.nodes {
         let daemons: Vec<String> = node
@@ -156,19 +165,19 @@ fn show(lab: &Lab) {
                 format!("{}{mark}", daemon.name)
             })
             .collect();
-        println!("  {name:width$}  {}  {}", node.image, daemons.join(" "));
+        say!("  {name:width$}  {}  {}", node.image, daemons.join(" "));
     }
     for (name, pod) in &state.pods {
         let addresses: Vec<String> = pod.addresses().iter().map(ToString::to_string).collect();
-        println!("  {name:width$}  pod on {}  {}", pod.node, addresses.join(" "));
+        say!("  {name:width$}  pod on {}  {}", pod.node, addresses.join(" "));
     }
     let exe =
         std::env::current_exe().map_or_else(|_| "causeway-lab".to_owned(), |exe| exe.display().to_string());
     let file = state.file.display();
     if let Some(name) = state.nodes.keys().next() {
-        println!("a shell in one:  {exe} exec {file} {name}");
-        println!("or a command:    {exe} exec {file} {name} -- ip route");
-        println!("or by hand:      {}", lab.enter_line(name));
-        println!("take it down:    {exe} down {file}");
+        say!("a shell in one:  {exe} exec {file} {name}");
+        say!("or a command:    {exe} exec {file} {name} -- ip route");
+        say!("or by hand:      {}", lab.enter_line(name));
+        say!("take it down:    {exe} down {file}");
     }
 }

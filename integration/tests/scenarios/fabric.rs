@@ -1,6 +1,5 @@
 //! What every fabric must do: sessions up, routes in every kernel, pods that reach each other, withdrawals that arrive.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -112,87 +111,6 @@ pub fn works(lab: &Lab) -> Result<()> {
     converged(lab)?;
     let pods = a_pod_on_every_node(lab)?;
     all_pods_reach_each_other(lab, &pods)
-}
-
-/// Checks that what a node says it sends to and has from a peer is what the peer says: `sent` and `received` are
-/// `(prefix, next hop, AS path)` as the peer sees them.
-pub fn views_agree(lab: &Lab, node: &str, peer: &str, from_node: &Triples, to_node: &Triples) -> Result<()> {
-    for (direction, theirs) in [("advertised", from_node), ("learned", to_node)] {
-        let rows = lab.routes(node, direction)?;
-        let ours: Triples = rows
-            .iter()
-            .filter(|row| row.peer.as_deref() == Some(peer))
-            .map(|row| {
-                let path: Vec<String> = row
-                    .as_path
-                    .iter()
-                    .map(|element| serde_json::to_string(element).unwrap_or_default())
-                    .collect();
-                let next_hop = row.next_hop.map(|address| address.to_string()).unwrap_or_default();
-                (row.prefix.to_string(), next_hop, path.join(" "))
-            })
-            .collect();
-        ensure!(!ours.is_empty(), "{node} has no {direction} routes of {peer}");
-        let only_ours: Vec<_> = ours.difference(theirs).collect();
-        let only_theirs: Vec<_> = theirs.difference(&ours).collect();
-        ensure!(
-            only_ours.is_empty() && only_theirs.is_empty(),
-            "{node}, {direction}, {peer}: only {node} says {only_ours:?}, only the peer says {only_theirs:?}"
-        );
-    }
-    Ok(())
-}
-
-/// `(prefix, next hop, AS path)` of a set of routes.
-pub type Triples = BTreeSet<(String, String, String)>;
-
-/// A router as its neighbour sees it.
-pub struct Router<'a> {
-    /// Short name in the lab.
-    pub name: &'a str,
-    pub asn: u32,
-    /// Its addresses on the link to the neighbour.
-    pub ipv4: &'a str,
-    pub ipv6: &'a str,
-}
-
-/// What FRR says of a neighbour: received from it, sent to it (attributes as sent).
-pub fn frr_view(lab: &Lab, router: &Router<'_>, neighbour: &str) -> Result<(Triples, Triples)> {
-    let mut received = Triples::new();
-    let mut sent = Triples::new();
-    for family in ["ipv4", "ipv6"] {
-        let show = |what: &str| -> Result<serde_json::Value> {
-            lab.json(
-                router.name,
-                &["vtysh", "-c", &format!("show bgp {family} unicast neighbors {neighbour} {what} json")],
-            )
-        };
-        let routes = show("routes")?;
-        for (prefix, paths) in routes["routes"].as_object().into_iter().flatten() {
-            for path in paths.as_array().into_iter().flatten() {
-                let hops = path["nexthops"].as_array().map(Vec::as_slice).unwrap_or_default();
-                let global = hops.iter().find(|hop| hop["scope"] != "link-local");
-                let hop = global.and_then(|hop| hop["ip"].as_str()).unwrap_or_default();
-                received.insert((prefix.clone(), hop.to_owned(), text(&path["path"])));
-            }
-        }
-        let advertised = show("advertised-routes")?;
-        for (prefix, path) in advertised["advertisedRoutes"].as_object().into_iter().flatten() {
-            // FRR shows the path before it prepends its own AS, and next hop self as the unspecified address.
-            let (hop, own) = match family {
-                "ipv4" => (text(&path["nextHop"]), router.ipv4),
-                _ => (text(&path["nextHopGlobal"]), router.ipv6),
-            };
-            let hop = if hop == "0.0.0.0" || hop == "::" { own.to_owned() } else { hop };
-            let as_path = format!("{} {}", router.asn, text(&path["path"])).trim().to_owned();
-            sent.insert((prefix.clone(), hop, as_path));
-        }
-    }
-    Ok((received, sent))
-}
-
-fn text(value: &serde_json::Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }
 
 /// Pings between two pods keep running while `story` happens, and none may be lost.

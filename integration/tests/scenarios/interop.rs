@@ -8,6 +8,7 @@ use causeway_integration::lab::Lab;
 use causeway_integration::until::until;
 
 use crate::fabric::CONVERGENCE;
+use crate::peer_views::{gobgp_view, openbgpd_view, views_agree};
 use crate::scene::play;
 
 fn learned(lab: &Lab, peer: &str, prefix: &str) -> Result<Route> {
@@ -35,11 +36,41 @@ fn openbgpd_exchanges_both_families() {
             Ok(())
         })?;
         until(Duration::from_secs(10), || {
-            for (neighbour, prefix) in
-                [("192.0.2.3", "10.244.1.0/24"), ("2001:db8:2::1", "fd00:10:244:1::/64")]
-            {
-                let rib = lab.text("openbgpd", &["bgpctl", "show", "rib", "in", "neighbor", neighbour])?;
-                ensure!(rib.contains(prefix), "OpenBGPD has no {prefix}: {rib}");
+            for (neighbour, address) in [("192.0.2.3", "192.0.2.2"), ("2001:db8:2::1", "2001:db8:2::")] {
+                let (received, sent) = openbgpd_view(lab, "openbgpd", neighbour)?;
+                views_agree(lab, "node", address, &received, &sent)?;
+            }
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn gobgp_exchanges_both_families_and_withdraws() {
+    play("edge", |scene| {
+        let lab = &scene.lab;
+        let rib = |verb: &str| -> Result<()> {
+            lab.text("gobgp", &["gobgp", "global", "rib", verb, "-a", "ipv4", "10.244.23.0/24"])?;
+            lab.text("gobgp", &["gobgp", "global", "rib", verb, "-a", "ipv6", "fd00:10:244:23::/64"])
+                .map(|_| ())
+        };
+        rib("add")?;
+        until(CONVERGENCE, || {
+            for (family, neighbour, address, prefix) in [
+                ("ipv4", "192.0.2.9", "192.0.2.8", "10.244.23.0/24"),
+                ("ipv6", "2001:db8:5::1", "2001:db8:5::", "fd00:10:244:23::/64"),
+            ] {
+                let (received, sent) = gobgp_view(lab, "gobgp", neighbour, family)?;
+                ensure!(received.len() == 1, "GoBGP has {received:?} of the node");
+                views_agree(lab, "node", address, &received, &sent)?;
+                ensure!(!lab.kernel_route("node", prefix)?.is_null(), "{prefix} is not in the kernel");
+            }
+            Ok(())
+        })?;
+        rib("del")?;
+        until(Duration::from_secs(10), || {
+            for prefix in ["10.244.23.0/24", "fd00:10:244:23::/64"] {
+                ensure!(lab.kernel_route("node", prefix)?.is_null(), "{prefix} is still in the kernel");
             }
             Ok(())
         })

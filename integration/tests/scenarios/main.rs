@@ -9,6 +9,7 @@ mod fabric;
 mod failures;
 mod feeder;
 mod interop;
+mod peer_views;
 mod restarts;
 mod runner;
 mod scene;

@@ -9,6 +9,7 @@ use causeway_integration::until::until;
 use nix::sys::signal::Signal;
 
 use crate::fabric::{self, CONVERGENCE};
+use crate::peer_views::{Router, frr_view};
 use crate::scene::play;
 
 /// Pods on `node-a1` and `node-b1`, each with the other's address, per family.
@@ -29,7 +30,7 @@ fn no_ping_lost_while(daemons: &'static [&'static str]) {
         let lab = &scene.lab;
         fabric::converged(lab)?;
         let pairs = streams(lab)?;
-        let tor = fabric::Router { name: "tor-a", asn: 65101, ipv4: "172.16.1.0", ipv6: "fd00:16:1::" };
+        let tor = Router { name: "tor-a", asn: 65101, ipv4: "172.16.1.0", ipv6: "fd00:16:1::" };
         fabric::no_ping_is_lost(lab, &pairs, || {
             fabric::crash_and_restart(lab, "node-a1", daemons)?;
             until(CONVERGENCE, || lab.all_established("node-a1"))?;
@@ -47,7 +48,7 @@ fn no_ping_lost_while(daemons: &'static [&'static str]) {
                         row.stale
                     );
                 }
-                let (received, _) = fabric::frr_view(lab, &tor, "172.16.1.1")?;
+                let (received, _) = frr_view(lab, &tor, "172.16.1.1")?;
                 ensure!(received.len() == 2, "the ToR has {received:?} of node-a1");
                 Ok(())
             })
