@@ -400,8 +400,11 @@ pub fn locals(
             Some(_) => "a BGP peer that is reachable by this gateway".to_owned(),
             None => format!("reachableBy {}: not in a connected subnet", host.gateway),
         };
-        let route = hop.map(|hop| Route::unicast(destination, vec![hop]));
-        locals.insert(RouteKey::ours(destination), Local { route, reason, device: None });
+        // Only fib-sync writes these, so they bear the configured number and metric, as learned routes do.
+        let key = learned_key(destination, config);
+        let route =
+            hop.map(|hop| Route { key, protocol: config.protocol, ..Route::unicast(destination, vec![hop]) });
+        locals.insert(key, Local { route, reason, device: None });
     }
     for pod in pods {
         let index = device(&pod.device);

@@ -8,16 +8,20 @@
 //! * Learned routes survive bgpd: entries it does not name again are deleted at its end-of-snapshot mark, or when it
 //!   has been away for the restart time.
 
+mod dump;
+mod tell;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use causeway_api::fib::{self, Command, Event, Family, NextHopState, RouteState};
-use causeway_kernel::route::{MAIN_TABLE, ROUTE_METRIC, protocol_name};
-use causeway_kernel::{Error, Family as KernelFamily, Hint, Kernel, Refusal, Route, RouteKey};
+use causeway_api::fib::{self, Command, Event, NextHopState, RouteState};
+use causeway_kernel::route::MAIN_TABLE;
+use causeway_kernel::{Error, Hint, Kernel, Route, RouteKey};
 use ipnetwork::IpNetwork;
 
+pub(crate) use self::tell::{foreign, refused};
 use crate::config::Config;
-use crate::delta::{Standing, Tracker};
+use crate::delta::Tracker;
 use crate::desired::{Desired, Local, Pod, Verdict, feed_family, learned_key, locals};
 use crate::guard::{Connected, Guard};
 use crate::interfaces::Interfaces;
@@ -321,110 +325,6 @@ impl Engine {
         self.kept = [false; 2];
     }
 
-    /// Reads everything anew and draws every conclusion from it.
-    fn dump(&mut self, kernel: &mut impl Kernel, now: Instant) {
-        let started = Instant::now();
-        let read = read(kernel);
-        self.dumped_at = now + started.elapsed();
-        self.gap = DUMP_GAP.max(started.elapsed() * 2);
-        self.dump_at = self.dumped_at + FULL_CHECK;
-        let Dump { interfaces, connected, ours, foreign, mut table } = match read {
-            Ok(Read { links, addresses, routes }) => {
-                self.counts.dumps += 1;
-                if self.kernel_error.take().is_some() {
-                    tracing::info!("the kernel can be read again");
-                }
-                let interfaces = Interfaces::new(&links, &addresses);
-                let is_pod = |index| interfaces.is_pod_device(index);
-                let (ours, foreign): (Vec<Route>, Vec<Route>) =
-                    routes.into_iter().partition(|route| self.ownership.is_ours(route, is_pod));
-                let table = Table::new(foreign.iter(), &links, &addresses, &mut self.table);
-                Dump { interfaces, connected: Connected::new(&links, &addresses), ours, foreign, table }
-            }
-            Err(error) => {
-                self.counts.dump_errors += 1;
-                self.complain(&error);
-                self.dump_at = self.dumped_at + DUMP_RETRY;
-                return;
-            }
-        };
-
-        let links_changed = interfaces != self.interfaces;
-        if matches!(self.feed, Feed::Connected(_)) {
-            self.events.extend(interfaces.events(&self.interfaces));
-        }
-        self.interfaces = interfaces;
-        let unclaimed = ours.iter().filter(|route| {
-            self.tracker.wanted(&route.key).is_none()
-                && self.class(route) == Class::Learned
-                && self.keeps(route)
-        });
-        table.set_unclaimed(unclaimed);
-        self.table = table;
-        let mut changed = self.desired.resolve_all(&self.table);
-        let moved = links_changed || !changed.is_empty();
-        if connected != self.connected {
-            self.connected = connected;
-            self.guard = Guard::new(&self.config, self.connected.clone());
-            changed.extend(self.desired.guard_all(&self.guard));
-        }
-        self.apply_locals();
-        self.apply(changed);
-        self.stale = true;
-        self.resolve_again();
-        self.observe(ours, &foreign);
-        if moved {
-            self.tracker.retry(now, true);
-        }
-        if !self.ever_synced {
-            self.adopt();
-        }
-        self.synced = true;
-        self.ever_synced = true;
-    }
-
-    /// Gives a dump to the tracker and counts what others undid.
-    fn observe(&mut self, ours: Vec<Route>, foreign: &[Route]) {
-        let in_the_way = |route: &&Route| matches!(route.key.metric, metric if metric == self.config.metric || metric == ROUTE_METRIC);
-        let mut ours_by_family = [Vec::new(), Vec::new()];
-        for route in ours {
-            ours_by_family[feed_family(route.key.family()) as usize].push(route);
-        }
-        let mut lost = Vec::new();
-        for family in KernelFamily::ALL {
-            let ours = std::mem::take(&mut ours_by_family[feed_family(family) as usize]);
-            let foreign = foreign
-                .iter()
-                .filter(|route| route.key.family() == family)
-                .filter(in_the_way)
-                .map(|route| (route.key, route.protocol));
-            let observed = self.tracker.observe(family, ours.into_iter(), foreign);
-            for key in observed.lost.iter().chain(&observed.changed) {
-                self.dirty.insert(key.destination);
-            }
-            lost.extend(observed.lost);
-        }
-        if let Some(first) = lost.first() {
-            self.counts.healed += lost.len() as u64;
-            tracing::warn!(
-                routes = lost.len(),
-                first = %first.destination,
-                "routes of ours were deleted or changed by somebody else: putting them back"
-            );
-        }
-    }
-
-    /// The first dump: what is there of ours is kept until bgpd's snapshot or the restart time says otherwise.
-    fn adopt(&mut self) {
-        for family in Family::ALL {
-            let found = self.tracker.ours().filter(|route| feed_family(route.key.family()) == family).count();
-            self.kept[family as usize] = found > 0;
-            if found > 0 {
-                tracing::info!(routes = found, family = ?family, "found routes of an earlier run: keeping them");
-            }
-        }
-    }
-
     /// Recomputes blocks and pods and gives the differences to the tracker.
     fn apply_locals(&mut self) {
         let pods = self.pods.as_deref().unwrap_or_default();
@@ -571,109 +471,4 @@ impl Engine {
         }
         self.kernel_error = Some(text);
     }
-
-    fn next_hop_state(&self, next_hop: &fib::NextHop) -> NextHopState {
-        let device = |ifindex: u32| self.interfaces.get(ifindex).map(|link| link.name.clone());
-        match self.table.resolve(next_hop) {
-            Resolution::Unreachable => NextHopState::Unreachable,
-            Resolution::Connected { ifindex } => match device(ifindex) {
-                Some(device) => NextHopState::Connected { device, ifindex },
-                None => NextHopState::Unreachable,
-            },
-            Resolution::Gateway { gateway, ifindex, metric } => match device(ifindex) {
-                Some(device) => NextHopState::Gateway { gateway, device, ifindex, metric },
-                None => NextHopState::Unreachable,
-            },
-        }
-    }
-
-    fn tell_next_hops(&mut self) {
-        let mut next_hops = std::mem::take(&mut self.next_hops);
-        for (next_hop, told) in &mut next_hops {
-            let state = self.next_hop_state(next_hop);
-            if told.as_ref() != Some(&state) {
-                *told = Some(state.clone());
-                self.events.push(Event::NextHopState { next_hop: *next_hop, state });
-            }
-        }
-        self.next_hops = next_hops;
-    }
-
-    /// Tells bgpd what became of the prefixes that may have changed. Those on their way to the kernel come up again
-    /// when they are there, or when a dump shows them.
-    fn tell(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        if !matches!(self.feed, Feed::Connected(_)) {
-            return;
-        }
-        for prefix in dirty {
-            let told = match self.desired.generation(&prefix) {
-                Some(generation) => self.state(&prefix).map(|state| (generation, state)),
-                None if self.tracker.has_ours(&self.learned_key(prefix)) => None,
-                None => self.withdrawn.remove(&prefix).map(|generation| (generation, RouteState::Removed)),
-            };
-            let Some((generation, state)) = told else { continue };
-            if state == RouteState::Removed {
-                self.told.remove(&prefix);
-            } else if self.told.get(&prefix) == Some(&(generation, state.clone())) {
-                continue;
-            } else {
-                self.told.insert(prefix, (generation, state.clone()));
-            }
-            self.events.push(Event::Status { prefix, generation, state });
-        }
-    }
-
-    /// What became of a learned prefix; `None` while it is on its way to the kernel.
-    pub(crate) fn state(&self, prefix: &IpNetwork) -> Option<RouteState> {
-        let via = match self.desired.verdict(prefix)? {
-            Verdict::Refused(reason) => return Some(RouteState::Failed { reason: reason.to_owned() }),
-            Verdict::Unresolved(reason) => return Some(RouteState::Pending { reason: reason.to_owned() }),
-            Verdict::Route { via, .. } => via,
-        };
-        let key = self.learned_key(*prefix);
-        if self.locals.contains_key(&key) {
-            return Some(RouteState::Failed {
-                reason: "refused: this node has a route of its own there".to_owned(),
-            });
-        }
-        match self.tracker.standing(&key)? {
-            Standing::Installed => Some(RouteState::Installed { via }),
-            Standing::Pending => None,
-            Standing::Foreign(protocol) => Some(RouteState::Failed { reason: foreign(protocol) }),
-            Standing::Failed(refusal) => Some(RouteState::Failed { reason: refused(&refusal) }),
-        }
-    }
-}
-
-/// The words for a route of somebody else in the way.
-pub(crate) fn foreign(protocol: u8) -> String {
-    format!("foreign route (proto {})", protocol_name(protocol))
-}
-
-/// The words for the kernel's "no".
-pub(crate) fn refused(refusal: &Refusal) -> String {
-    format!("kernel: {refusal}")
-}
-
-struct Read {
-    links: Vec<causeway_kernel::Link>,
-    addresses: Vec<causeway_kernel::Address>,
-    routes: Vec<Route>,
-}
-
-struct Dump {
-    interfaces: Interfaces,
-    connected: Connected,
-    ours: Vec<Route>,
-    foreign: Vec<Route>,
-    table: Table,
-}
-
-fn read(kernel: &mut impl Kernel) -> Result<Read, Error> {
-    let links = kernel.links()?;
-    let addresses = kernel.addresses()?;
-    let mut routes = kernel.routes(KernelFamily::Ipv4, MAIN_TABLE)?;
-    routes.extend(kernel.routes(KernelFamily::Ipv6, MAIN_TABLE)?);
-    Ok(Read { links, addresses, routes })
 }

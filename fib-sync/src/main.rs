@@ -25,7 +25,7 @@ const END: Duration = Duration::from_secs(5);
 #[derive(Parser, Debug)]
 #[command(name = "causeway-fib-sync", version)]
 struct Args {
-    /// Set the node-wide sysctls, say what was changed, and end; takes no other option
+    /// Set the node-wide sysctls, say what was changed, and end; needs no other option
     #[arg(long)]
     setup_node: bool,
 
@@ -40,6 +40,20 @@ struct SetupArgs {
     /// Set the node-wide sysctls, say what was changed, and end
     #[arg(long, required = true)]
     setup_node: bool,
+
+    /// The daemon's options: taken, so that one command line serves both, and not used
+    #[arg(long, hide = true)]
+    config: Option<std::path::PathBuf>,
+    #[arg(long, hide = true)]
+    kube: bool,
+    #[arg(long, hide = true)]
+    node: Option<String>,
+    #[arg(long, hide = true)]
+    run_dir: Option<std::path::PathBuf>,
+    #[arg(long, hide = true)]
+    http: Option<std::net::SocketAddr>,
+    #[arg(long, hide = true)]
+    log_format: Option<String>,
 }
 
 fn main() -> ExitCode {

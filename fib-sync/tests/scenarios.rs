@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use causeway_api::effective::HostRoute;
 use causeway_api::fib::{Command, Event, Family, GroupMember, NextHop as BgpNextHop, RouteState};
 use causeway_fib_sync::config::{Allowed, Config, Match};
 use causeway_fib_sync::desired::Pod;
@@ -401,8 +402,17 @@ fn a_changed_metric_moves_the_routes() {
         world.engine.configure(Config { protocol: 80, ..config() });
         world.settle();
         world.expect(&[]);
-        let other: Vec<Route> = routes.iter().map(|route| Route { protocol: 80, ..route.clone() }).collect();
+        let mut other: Vec<Route> =
+            routes.iter().map(|route| Route { protocol: 80, ..route.clone() }).collect();
         assert_eq!(world.kernel.of_protocol(80), other);
+        // The way to a peer behind a gateway bears the same number.
+        let host = HostRoute { destination: ip("203.0.113.7"), gateway: ip("192.0.2.254") };
+        world.engine.configure(Config { protocol: 80, host_routes: vec![host], ..config() });
+        world.settle();
+        other.push(Route { protocol: 80, ..via("203.0.113.7/32", &[("192.0.2.254", 2)]) });
+        other.sort_by_key(|route| route.key);
+        assert_eq!(world.kernel.of_protocol(80), other);
+        world.expect(&[]);
     });
 }
 
