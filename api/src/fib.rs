@@ -1,9 +1,9 @@
 //! The FIB feed: what `causeway-bgpd` (client) and `causeway-fib-sync` (server) say to each other on `RUN_DIR/fib.sock`.
 //!
 //! Pure: bytes to messages and back, no socket, no clock. The stream is a sequence of frames, each a 4-byte big-endian
-//! body length (1 to [`MAX_FRAME`]) and the body: one type byte and its fields ([`codec`] has the layout). Both ends
-//! send their `Hello` first, at once, without waiting for the other's. A frame that does not decode ends the
-//! connection: both ends are shipped together, so a bad frame is a fault and never a newer dialect.
+//! body length (1 to [`MAX_FRAME`]) and the body: one type byte and its fields ([`codec`] has the layout). bgpd
+//! sends its `Hello` at once; fib-sync answers with its own when it has read the kernel. A frame that does not decode ends
+//! the connection: both ends are shipped together, so a bad frame is a fault and never a newer dialect.
 //!
 //! # A connection, from bgpd's side
 //!
@@ -243,10 +243,10 @@ pub enum Event {
         /// How it is reached.
         state: NextHopState,
     },
-    /// A link lost its carrier, was set down, lost its last address, or went away. Comes before the
+    /// A link lost its carrier, was set down, or went away, or it lost the subnets that are named. Comes before the
     /// [`Event::NextHopState`] changes that follow from it.
     LinkDown(Link),
-    /// A link with at least one address came up.
+    /// A link with at least one address came up, or got a further subnet; all of its subnets are named.
     LinkUp(Link),
     /// What became of the `Route` or `Withdraw` of that generation; sent again on every change.
     Status {
