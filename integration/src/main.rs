@@ -11,6 +11,7 @@ use causeway_integration::state::LabState;
 use causeway_integration::until::until;
 use causeway_integration::{demo, init, topology};
 use clap::{Args, Parser, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
 
 /// Writes a line to standard output; a reader that has seen enough (`| head`) is no error.
 macro_rules! say {
@@ -143,7 +144,12 @@ fn act(cli: Cli) -> Result<ExitCode> {
             if words.is_empty() {
                 words.push("bash");
             }
-            let status = lab.spawn_here(place, &words)?.wait()?;
+            let mut child = lab.spawn_here(place, &words)?;
+            // Ctrl-C is for the command: it ends, says its last words, and this process with it.
+            let mut interrupt = SigSet::empty();
+            interrupt.add(Signal::SIGINT);
+            interrupt.thread_block()?;
+            let status = child.wait()?;
             let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
             return Ok(ExitCode::from(code));
         }
