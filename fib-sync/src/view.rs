@@ -173,22 +173,22 @@ impl Engine {
     fn conditions(&self) -> Vec<Condition> {
         let feed = match self.feed {
             Feed::Connected([true, true]) => {
-                Condition::new("FibConnected", true, "Connected", "bgpd is connected")
+                Condition::new("BgpdConnected", true, "Connected", "bgpd is connected")
             }
             Feed::Connected(_) => Condition::new(
-                "FibConnected",
+                "BgpdConnected",
                 true,
                 "SnapshotIncomplete",
                 "bgpd is connected and has not finished its snapshot: routes of an earlier run are kept",
             ),
             Feed::Away(_) => Condition::new(
-                "FibConnected",
+                "BgpdConnected",
                 false,
                 "Away",
                 format!("bgpd is away: its routes are kept for {} s", self.config.restart_time.as_secs()),
             ),
             Feed::Swept => Condition::new(
-                "FibConnected",
+                "BgpdConnected",
                 false,
                 "Swept",
                 "bgpd has been away for longer than the restart time: its routes are deleted",
