@@ -3,7 +3,9 @@
 //! A change is picked up by itself (inotify, which also sees the symlink swap of a mounted ConfigMap) or on SIGHUP. A
 //! bad change is refused: its errors are logged and kept for `show node`, and the last good configuration stays.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +20,9 @@ use crate::signals::Shutdown;
 
 /// Editors and kubelet write in several steps: wait this long for quiet before reading.
 const SETTLE: Duration = Duration::from_millis(100);
-/// A watched folder that was replaced is looked for at this interval; also the interval of the safety re-read.
+/// Somebody who never stops writing is not waited for longer than this.
+const SETTLE_LIMIT: Duration = Duration::from_secs(1);
+/// A watched folder that was replaced is looked for at this interval; so is a change that no event told of.
 const RESCAN: Duration = Duration::from_secs(10);
 
 /// The configuration in force, and the last refused change.
@@ -101,8 +105,9 @@ pub fn watch<T, F>(
 ) -> Result<watch::Receiver<Configuration<T>>, Vec<String>>
 where
     T: PartialEq + Send + Sync + 'static,
-    F: Fn(&Path) -> Result<T, Vec<String>> + Send + 'static,
+    F: Fn(&Path) -> Result<T, Vec<String>> + Send + Sync + 'static,
 {
+    let read = Arc::new(read);
     // Armed before the first reading, so that no change falls between the two.
     let mut watcher = Watcher::new(&path);
     let current = Arc::new(read(&path)?);
@@ -121,21 +126,23 @@ where
         loop {
             tokio::select! {
                 () = shutdown.ended() => return,
-                () = watcher.changed() => {}
+                () = watcher.changed(&path) => {}
                 _ = hangup.recv() => tracing::info!(path = %path.display(), "SIGHUP: reading documents again"),
             }
-            reread(&tx, &path, &read);
+            watcher.seen = fingerprint(&path);
+            // Thousands of documents take a moment; nothing else of the daemon waits for it.
+            let (read, from) = (Arc::clone(&read), path.clone());
+            match tokio::task::spawn_blocking(move || read(&from)).await {
+                Ok(outcome) => apply(&tx, outcome),
+                Err(error) => tracing::error!(%error, "reading the documents failed"),
+            }
         }
     });
     Ok(rx)
 }
 
-fn reread<T: PartialEq>(
-    tx: &watch::Sender<Configuration<T>>,
-    path: &Path,
-    read: &impl Fn(&Path) -> Result<T, Vec<String>>,
-) {
-    let outcome = read(path);
+/// Puts what was read in force, or keeps why it was refused.
+fn apply<T: PartialEq>(tx: &watch::Sender<Configuration<T>>, outcome: Result<T, Vec<String>>) {
     tx.send_if_modified(|configuration| match outcome {
         Ok(new) => {
             let was_refused = configuration.refused.take().is_some();
@@ -170,6 +177,8 @@ struct Watcher {
     folder: PathBuf,
     /// The inotify descriptor; it reads like a pipe. `None` where the folder cannot be watched now.
     events: Option<Receiver>,
+    /// [`fingerprint`] of what was read last.
+    seen: u64,
 }
 
 impl Watcher {
@@ -179,7 +188,7 @@ impl Watcher {
         } else {
             path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
         };
-        let mut watcher = Watcher { folder, events: None };
+        let mut watcher = Watcher { folder, events: None, seen: fingerprint(path) };
         watcher.arm();
         watcher
     }
@@ -201,24 +210,47 @@ impl Watcher {
         }
     }
 
-    /// Returns when something changed and has been quiet for a moment, or when it is time for a safety re-read.
-    async fn changed(&mut self) {
-        let Some(events) = &self.events else {
-            tokio::time::sleep(RESCAN).await;
-            self.arm();
-            return;
-        };
-        let Ok(mut gone) = tokio::time::timeout(RESCAN, drain(events)).await else { return };
-        while let Ok(more) = tokio::time::timeout(SETTLE, drain(events)).await {
-            gone |= more;
-            if gone {
-                break;
+    /// Returns when something changed and has been quiet for a moment.
+    async fn changed(&mut self, path: &Path) {
+        loop {
+            let Some(events) = &self.events else {
+                tokio::time::sleep(RESCAN).await;
+                self.arm();
+                return;
+            };
+            match tokio::time::timeout(RESCAN, drain(events)).await {
+                Err(_elapsed) if fingerprint(path) == self.seen => {}
+                Err(_elapsed) => return,
+                Ok(mut gone) => {
+                    let limit = Instant::now() + SETTLE_LIMIT;
+                    while !gone && Instant::now() < limit {
+                        let Ok(more) = tokio::time::timeout(SETTLE, drain(events)).await else { break };
+                        gone = more;
+                    }
+                    if gone {
+                        self.arm();
+                    }
+                    return;
+                }
             }
         }
-        if gone {
-            self.arm();
-        }
     }
+}
+
+/// A number that differs when a file at `path` was written, replaced, added or removed.
+fn fingerprint(path: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let mut look_at = |file: &Path| {
+        if let Ok(file_now) = std::fs::metadata(file) {
+            (file, file_now.ino(), file_now.len(), file_now.mtime(), file_now.mtime_nsec()).hash(&mut hasher);
+        }
+    };
+    look_at(path);
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    entries.sort_unstable();
+    entries.iter().for_each(|entry| look_at(entry));
+    hasher.finish()
 }
 
 /// The watched folder itself went away.
@@ -300,6 +332,18 @@ mod tests {
         std::os::unix::fs::symlink("v2", at("..new")).unwrap();
         std::fs::rename(at("..new"), at("..data")).unwrap();
         until(&mut rx, |c| *c.current == 2).await;
+    }
+
+    #[test]
+    fn a_fingerprint_tells_changes_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = fingerprint(dir.path());
+        std::fs::write(dir.path().join("n"), "1").unwrap();
+        let one = fingerprint(dir.path());
+        assert_ne!(empty, one);
+        assert_eq!(one, fingerprint(dir.path()));
+        std::fs::write(dir.path().join("n"), "22").unwrap();
+        assert_ne!(one, fingerprint(dir.path()));
     }
 
     #[tokio::test]
