@@ -128,7 +128,7 @@ fn act(cli: Cli) -> Result<ExitCode> {
             if let Err(error) = until(SETTLE, || lab.fabric_is_complete()) {
                 say!("  up, but the fabric is not complete: {error:#}");
             }
-            show(&lab);
+            show(&lab, cli.common.prefix.as_deref());
         }
         Action::Demo { file } => demo::run(file, options(true)?)?,
         Action::Down { file } => {
@@ -153,12 +153,12 @@ fn act(cli: Cli) -> Result<ExitCode> {
             let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
             return Ok(ExitCode::from(code));
         }
-        Action::Show { file } => show(&open(file)?),
+        Action::Show { file } => show(&open(file)?, cli.common.prefix.as_deref()),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(lab: &Lab) {
+fn show(lab: &Lab, prefix: Option<&str>) {
     let state = lab.state();
     say!("lab {} ({})", state.name, state.dir().display());
     let width = state.nodes.keys().chain(state.pods.keys()).map(String::len).max().unwrap_or(0);
@@ -179,6 +179,8 @@ fn show(lab: &Lab) {
     }
     let exe =
         std::env::current_exe().map_or_else(|_| "causeway-lab".to_owned(), |exe| exe.display().to_string());
+    // What was given to replace the topology's prefix must be given again.
+    let exe = prefix.map_or(exe.clone(), |prefix| format!("{exe} --prefix {prefix}"));
     let file = state.file.display();
     if let Some(name) = state.nodes.keys().next() {
         say!("a shell in one:  {exe} exec {file} {name}");
