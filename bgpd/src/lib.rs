@@ -1,14 +1,16 @@
 //! The BGP speaker daemon as a library: tasks and sockets around the protocol core.
 //!
 //! The map: [`run`] starts everything; [`speaker_task`] is the one writer of all tables; [`peer_task`] keeps one
-//! session each; [`listen`] hands out connections; [`fib_client`] is the feed to fib-sync; [`lower`] turns documents
+//! session each; [`fan_out`] and [`outbox`] carry what is advertised to the sockets; [`listen`] hands out connections; [`fib_client`] is the feed to fib-sync; [`lower`] turns documents
 //! into the engine's configuration; [`control`] answers the local API.
 
 pub mod control;
+pub mod fan_out;
 pub mod fib_client;
 pub mod listen;
 pub mod lower;
 pub mod metrics;
+pub mod outbox;
 pub mod peer_task;
 pub mod run;
 #[allow(unsafe_code)] // the socket options no crate offers; a reason stands at each block

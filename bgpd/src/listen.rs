@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use crate::socket_options;
-use crate::speaker_link::{PeerStatus, ToPeer, ToSpeaker};
+use crate::speaker_link::{PeerStatus, SpeakerLink, ToPeer, ToSpeaker};
 
 /// A whole cluster may come back at once; the kernel caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -119,13 +119,15 @@ struct Table {
     ranges: Vec<(Prefix, Password)>,
     keys: HashMap<Prefix, String>,
     dynamic: HashMap<IpAddr, (Instant, TcpStream)>,
+    /// When those of `dynamic` that waited for too long were dropped last.
+    swept: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Shared {
     sockets: Vec<TcpListener>,
     table: Mutex<Table>,
-    speaker: mpsc::Sender<ToSpeaker>,
+    speaker: SpeakerLink,
 }
 
 /// The listening sockets and the table of peers; clones share both. Listening ends with [`Listener::close`].
@@ -140,7 +142,7 @@ impl Listener {
     ///
     /// # Errors
     /// The first address that cannot be listened on; of [`ListenOn::Any`] only the IPv4 one.
-    pub fn start(on: &ListenOn, speaker: mpsc::Sender<ToSpeaker>) -> Result<Self, ListenError> {
+    pub fn start(on: &ListenOn, speaker: SpeakerLink) -> Result<Self, ListenError> {
         let open = |address: SocketAddr| bind(address).map_err(|source| ListenError { address, source });
         let sockets = match on {
             ListenOn::Addresses(addresses) => {
@@ -285,7 +287,10 @@ impl Shared {
             Some((_, Password::Missing(why))) => debug!(%source, "connection closed: {why}"),
             Some(_) => {
                 let now = Instant::now();
-                table.dynamic.retain(|_, (since, _)| now.duration_since(*since) < DYNAMIC_PATIENCE);
+                if table.swept.is_none_or(|at| now.duration_since(at) >= DYNAMIC_PATIENCE / 4) {
+                    table.swept = Some(now);
+                    table.dynamic.retain(|_, (since, _)| now.duration_since(*since) < DYNAMIC_PATIENCE);
+                }
                 if table.dynamic.len() < WAITING_DYNAMIC {
                     return table.dynamic.insert(source, (now, stream)).is_none();
                 }
@@ -302,9 +307,16 @@ async fn accept(shared: Arc<Shared>, index: usize) {
         match socket.accept().await {
             Ok((stream, source)) => {
                 let address = source.ip();
-                let ask = shared.dispatch(stream, address);
+                if !shared.dispatch(stream, address) {
+                    continue;
+                }
                 // A speaker that is behind slows down accepting; the backlog holds the rest.
-                if ask && shared.speaker.send(ToSpeaker::DynamicPeer { address }).await.is_err() {
+                let mut room = match shared.speaker.try_room() {
+                    Some(room) => Some(room),
+                    None => shared.speaker.room().await,
+                };
+                room.iter_mut().for_each(|room| room.shrink(0));
+                if shared.speaker.tell(ToSpeaker::DynamicPeer { address }, room).is_err() {
                     return;
                 }
             }

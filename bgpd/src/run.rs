@@ -24,7 +24,7 @@ use crate::control::{self, Control};
 use crate::fib_client::{self, FromFib};
 use crate::listen::{ListenOn, Listener};
 use crate::lower::{self, Lowered};
-use crate::speaker_link::TO_SPEAKER_CAPACITY;
+use crate::speaker_link::{ROOM, speaker_link};
 use crate::speaker_task::{self, FibSide, Nursery, State};
 
 /// Name of the marker in the run folder that tells a start from a restart.
@@ -112,7 +112,7 @@ async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {
     let restarting = marker.restarted && !forwarding.is_empty();
     let (marks, _) = watch::channel(RestartMarks { restarting, forwarding });
 
-    let (to_speaker, from_peers) = mpsc::channel(TO_SPEAKER_CAPACITY);
+    let (to_speaker, from_peers) = speaker_link(ROOM);
     let listener = Listener::start(&listen_on(&args.listen, &first), to_speaker.clone())?;
     for address in listener.addresses() {
         tracing::info!(%address, "listening");
@@ -121,13 +121,15 @@ async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {
     let api = control::api(Control { calls, configuration });
     http::serve(api, &args.daemon.run_dir.join(BGPD_SOCKET), args.daemon.http, shutdown.clone()).await?;
 
+    let workers = tokio::runtime::Handle::current().metrics().num_workers();
     let mode = StartMode { restarting, fib: !args.no_fib };
     let nursery = Nursery { listener, marks, speaker: to_speaker };
-    let mut state = State::new(Speaker::new(Instant::now(), mode), fib, nursery);
+    let mut state = State::new(Speaker::new(Instant::now(), mode), fib, nursery, workers);
     if let Some(news) = early {
         state.from_fib(news);
     }
-    speaker_task::run(state, config, from_peers, call_rx, shutdown).await;
+    // On a worker thread, as the peers' tasks are: with one core nothing passes from thread to thread.
+    tokio::spawn(speaker_task::run(state, config, from_peers, call_rx, shutdown)).await.context("speaker")?;
     marker.clear();
     tracing::info!("ended");
     Ok(())

@@ -1,36 +1,106 @@
-//! The messages between the task of a peer and the task of the speaker.
+//! The messages between the task of a peer and the task of the speaker, and the room they take.
 //!
-//! Owner: nobody's state, only the shapes of what passes. One bounded channel carries [`ToSpeaker`] from all peer
-//! tasks to the speaker: it is the back pressure of everything received, and it keeps the events of one peer in the
-//! order they happened. One unbounded channel per peer carries [`ToPeer`] the other way, so that the speaker never
-//! waits for a peer; it cannot grow without bound, since [`ToPeer::Data`] is only sent to a peer that has drained
-//! what it got before, and the rest are commands.
+//! Owner: nobody's state, only the shapes of what passes, and the bound on what is under way. One channel carries
+//! [`ToSpeaker`] from all peer tasks to the speaker and keeps the events of one peer in the order they happened. It
+//! does not count messages: whoever reads from a socket first takes [`Room`] for as many octets as it may read, and
+//! the room is free again when the speaker has taken in what came of them. So what lies between the sockets and the
+//! tables is bounded by [`ROOM`], however many peers there are, and is shared out first come, first served: a peer
+//! with a large table holds a small one up by no more than that. Everything else that passes is bounded by the
+//! protocol (one `Drained` for one `send`, one `SessionDown` for one `SessionUp`).
+//!
+//! One unbounded channel per peer carries [`ToPeer`] the other way, commands only, so that the speaker never waits for
+//! a peer. What is advertised goes through the session's [`Outbox`].
 //!
 //! **Epochs.** Every session that reaches Established has a number of its own, larger than all before it of that
-//! peer. All that belongs to a session names its epoch, both ways; the receiver drops what names another one.
+//! peer. What the peer's task says of a session names its epoch; the speaker drops what names another one. Data has
+//! the outbox of its own connection, which is closed when the session ends.
 //!
-//! **Sending.** [`ToSpeaker::SessionUp`] means: the peer is drained. The speaker keeps one flag per peer:
-//! - drained and something to send (after `SessionUp`, `Drained`, or `Output::Wake`): pull, send `Data`, clear the flag;
-//! - nothing to send: keep the flag and wait for `Output::Wake`.
-//!
-//! The peer answers every `Data` with one `Drained` when its socket has room again.
+//! **Sending.** [`ToSpeaker::SessionUp`] means: the peer is drained. The speaker pulls for a drained peer that is owed
+//! something and sends. [`Sent::Drained`](crate::outbox::Sent): it may go on; `Waiting`: it goes on when the peer's
+//! task says [`ToSpeaker::Drained`], exactly once.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use causeway_bgp_core::config::PeerSettings;
 use causeway_bgp_core::event::{Down, PeerId, RefreshKind, SessionInfo};
 use causeway_bgp_core::peer::State;
 use causeway_bgp_wire::{Family, Notification, Update};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::listen::AcceptedConnection;
+use crate::outbox::Outbox;
 
-/// How many messages of all peers may wait for the speaker. An `Updates` message holds at most one read's worth.
-pub const TO_SPEAKER_CAPACITY: usize = 1024;
+/// Octets received that may be under way from the sockets to the speaker. Decoded they take some times as much.
+pub const ROOM: usize = 256 * 1024;
+
+/// One read takes at most this many octets.
+pub const READ_ROOM: usize = 64 * 1024;
+
+/// What a message counts at least, for its own size.
+const MESSAGE_ROOM: usize = 256;
+
+/// Room for what comes of one read. Free again when dropped.
+#[derive(Debug)]
+pub struct Room(OwnedSemaphorePermit);
+
+impl Room {
+    /// Gives back all but what so many octets need.
+    pub fn shrink(&mut self, octets: usize) {
+        let spare = self.0.num_permits().saturating_sub(octets.max(MESSAGE_ROOM));
+        drop(self.0.split(spare));
+    }
+}
+
+/// A message on its way to the speaker, with the room it takes.
+#[derive(Debug)]
+pub struct Letter {
+    /// What it says.
+    pub message: ToSpeaker,
+    /// Free when the speaker has taken the message in.
+    pub room: Option<Room>,
+}
+
+/// The way to the speaker; clones are the same way.
+#[derive(Clone, Debug)]
+pub struct SpeakerLink {
+    sender: mpsc::UnboundedSender<Letter>,
+    room: Arc<Semaphore>,
+}
+
+/// The speaker is gone: the daemon is ending.
+#[derive(Debug, thiserror::Error)]
+#[error("the speaker has ended")]
+pub struct SpeakerGone;
+
+/// A way to the speaker with this much room (at least [`READ_ROOM`]), and its end.
+pub fn speaker_link(room: usize) -> (SpeakerLink, mpsc::UnboundedReceiver<Letter>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (SpeakerLink { sender, room: Arc::new(Semaphore::new(room.max(READ_ROOM))) }, receiver)
+}
+
+impl SpeakerLink {
+    /// Tells the speaker something. `room` is that of the read it comes from, if it comes from one.
+    ///
+    /// # Errors
+    /// The speaker is gone.
+    pub fn tell(&self, message: ToSpeaker, room: Option<Room>) -> Result<(), SpeakerGone> {
+        self.sender.send(Letter { message, room }).map_err(|_gone| SpeakerGone)
+    }
+
+    /// Room for a read, where there is some and nobody waits for it.
+    pub fn try_room(&self) -> Option<Room> {
+        Arc::clone(&self.room).try_acquire_many_owned(READ_ROOM as u32).ok().map(Room)
+    }
+
+    /// Room for a read, when it is this caller's turn. `None` never comes while the link lives.
+    pub fn room(&self) -> impl Future<Output = Option<Room>> + Send + use<> {
+        let room = Arc::clone(&self.room);
+        async move { room.acquire_many_owned(READ_ROOM as u32).await.ok().map(Room) }
+    }
+}
 
 /// Number of an Established session of one peer; grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +117,8 @@ pub enum ToSpeaker {
         epoch: Epoch,
         /// What was negotiated.
         session: Arc<SessionInfo>,
+        /// Where to send.
+        outbox: Arc<Outbox>,
     },
     /// An Established session ended; comes after everything received on it.
     SessionDown {
@@ -77,15 +149,17 @@ pub enum ToSpeaker {
         /// Request, or a mark of enhanced refresh.
         kind: RefreshKind,
     },
-    /// The last [`ToPeer::Data`] is on its way: there is room for more.
+    /// What was sent last is on its way: there is room for more.
     Drained {
         /// Whose socket.
         peer: PeerId,
         /// On which session.
         epoch: Epoch,
     },
+    /// The same of many peers at once. Comes from a flusher.
+    Flushed(Vec<(PeerId, Epoch)>),
     /// A connection came from an address that is no peer's but lies in a range. The listener keeps the connection
-    /// for a moment; starting the peer's task ([`crate::peer_task::spawn`]) gives it to that task.
+    /// for a moment; starting the peer's task ([`crate::peer_task::PeerTask::spawn`]) gives it to that task.
     DynamicPeer {
         /// Its source address.
         address: IpAddr,
@@ -101,13 +175,6 @@ pub enum ToSpeaker {
 pub enum ToPeer {
     /// New settings. A changed `session` resets the session (Cease, Other Configuration Change).
     SetSettings(Arc<PeerSettings>),
-    /// Encoded messages to send, in order; only for a drained peer.
-    Data {
-        /// On which session; dropped if it is not the one in force.
-        epoch: Epoch,
-        /// Whole messages, any number in each piece.
-        data: Vec<Bytes>,
-    },
     /// Send a ROUTE-REFRESH request.
     RequestRefresh(Family),
     /// End the session with this NOTIFICATION and come back after `idle_for`: `None` at the usual pace,
@@ -134,7 +201,7 @@ pub enum ToPeer {
 /// The speaker's end of a peer's task.
 #[derive(Clone, Debug)]
 pub struct PeerHandle {
-    /// Commands and data to it.
+    /// Commands to it.
     pub sender: mpsc::UnboundedSender<ToPeer>,
     /// Its state, for `show peers`.
     pub status: watch::Receiver<PeerStatus>,

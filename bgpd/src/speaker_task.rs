@@ -7,9 +7,12 @@
 //! ```text
 //!  peer tasks ──ToSpeaker (bounded)──▶ ┌─────────┐ ──ToPeer──▶ peer tasks
 //!  fib_client ──FromFib (bounded)────▶ │ Speaker │ ──Batch───▶ fib_client
-//!  documents ──watch─────────────────▶ └─────────┘
+//!  documents ──watch─────────────────▶ └─────────┘ ──data────▶ outboxes (fan_out)
 //!  local API ──Call (bounded)────────────▲  answers in slices
 //! ```
+//!
+//! It goes in rounds: everything that is queued is taken in, then everybody who is owed something is sent it. A round
+//! is bounded in time, and where many would be sent to, the runtime may first read what else has arrived.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -26,17 +29,18 @@ use causeway_bgp_core::speaker::Speaker;
 use causeway_bgp_wire::{Cease, Family, FamilySet, Notification};
 use tokio::sync::{mpsc, watch};
 
+use crate::fan_out::{FanOut, Outlet};
 use crate::fib_client::{Connection, FibLink, FromFib};
 use crate::listen::Listener;
 use crate::metrics::ResetCounts;
 use crate::peer_task::PeerTask;
-use crate::speaker_link::{Epoch, PeerHandle, ToPeer, ToSpeaker};
+use crate::speaker_link::{Epoch, Letter, PeerHandle, SpeakerLink, ToPeer, ToSpeaker};
 use crate::views;
 
-/// How many queued messages are taken in before the next look at timers and calls.
+/// How many events of the feed are taken in before the next look at anything else.
 const SLICE: usize = 64;
-/// How many octets a peer is given at a time.
-const PULL_BYTES: usize = 256 << 10;
+/// How many messages are taken in between two looks at the clock.
+const CLOCK_EVERY: usize = 8;
 /// How many FIB updates the feed is given at a time.
 const PULL_FIB: usize = 1024;
 /// How long a shutdown waits for the peers' tasks: less than the ten seconds a daemon has.
@@ -55,6 +59,7 @@ pub struct State {
     pub fib: FibSide,
     /// Why sessions ended, counted.
     pub resets: ResetCounts,
+    pub(crate) fan_out: FanOut,
     nursery: Nursery,
 }
 
@@ -65,7 +70,7 @@ pub struct Nursery {
     /// What OPENs say of our own restart.
     pub marks: watch::Sender<RestartMarks>,
     /// Where the peers' events go.
-    pub speaker: mpsc::Sender<ToSpeaker>,
+    pub speaker: SpeakerLink,
 }
 
 /// A peer's task and what is on its way to it.
@@ -77,9 +82,13 @@ pub struct Peer {
     /// Sessions that ended.
     pub resets: u64,
     /// The Established session.
-    epoch: Option<Epoch>,
+    pub(crate) outlet: Option<Outlet>,
     /// The socket has room.
-    drained: bool,
+    pub(crate) drained: bool,
+    /// The speaker has something for it.
+    pub(crate) owed: bool,
+    /// It is on the list of those to be pulled.
+    pub(crate) listed: bool,
 }
 
 /// The FIB feed as the speaker sees it.
@@ -123,9 +132,10 @@ impl FibSide {
 }
 
 impl State {
-    /// A speaker without configuration.
-    pub fn new(speaker: Speaker, fib: FibSide, nursery: Nursery) -> State {
-        State { speaker, peers: BTreeMap::new(), fib, resets: ResetCounts::default(), nursery }
+    /// A speaker without configuration, on a runtime with so many worker threads.
+    pub fn new(speaker: Speaker, fib: FibSide, nursery: Nursery, workers: usize) -> State {
+        let fan_out = FanOut::new(workers, &nursery.speaker);
+        State { speaker, peers: BTreeMap::new(), fib, resets: ResetCounts::default(), fan_out, nursery }
     }
 
     /// Puts a configuration in force. The ranges come first: a peer may connect as soon as it can.
@@ -150,8 +160,8 @@ impl State {
         self.follow();
     }
 
-    /// Does everything the speaker asks for.
-    fn follow(&mut self) {
+    /// Does everything the speaker asks for; whom it wakes is sent to at the end of the round.
+    pub(crate) fn follow(&mut self) {
         while let Some(output) = self.speaker.poll_output() {
             self.carry_out(output);
         }
@@ -169,7 +179,12 @@ impl State {
                 self.tell_peer(peer, ToPeer::Reset { notification, idle_for });
             }
             Output::RequestRefresh { peer, family } => self.tell_peer(peer, ToPeer::RequestRefresh(family)),
-            Output::Wake(peer) => self.pull(peer),
+            Output::Wake(id) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.owed = true;
+                    self.list(id);
+                }
+            }
             Output::WakeFib => self.fib.awake = true,
             Output::WatchNextHop(address) => {
                 self.fib.watched.insert(address);
@@ -202,7 +217,8 @@ impl State {
             speaker: self.nursery.speaker.clone(),
         };
         let handle = task.spawn();
-        self.peers.insert(peer, Peer { key, handle, resets: 0, epoch: None, drained: false });
+        let (outlet, drained, owed, listed) = (None, false, false, false);
+        self.peers.insert(peer, Peer { key, handle, resets: 0, outlet, drained, owed, listed });
     }
 
     /// Tells a peer's task something.
@@ -212,31 +228,19 @@ impl State {
         }
     }
 
-    /// Gives a drained peer what it is owed.
-    fn pull(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let (true, Some(epoch)) = (peer.drained, peer.epoch) else { return };
-        let mut data = Vec::new();
-        self.speaker.pull(id, PULL_BYTES, &mut data);
-        if !data.is_empty() {
-            peer.drained = false;
-            peer.handle.tell(ToPeer::Data { epoch, data });
-        }
-    }
-
     /// Takes in what a peer's task says. What belongs to a session that is over is dropped.
     pub fn from_peer(&mut self, message: ToSpeaker) {
         match message {
-            ToSpeaker::SessionUp { peer, epoch, session } => {
+            ToSpeaker::SessionUp { peer, epoch, session, outbox } => {
                 let Some(state) = self.peers.get_mut(&peer) else { return };
-                state.epoch = Some(epoch);
-                state.drained = true;
+                state.outlet = Some(Outlet { epoch, outbox });
+                (state.drained, state.owed) = (true, false);
                 self.handle(Input::SessionUp { peer, session });
             }
             ToSpeaker::SessionDown { peer, epoch, down } => {
                 let Some(state) = self.current(peer, epoch) else { return };
-                state.epoch = None;
-                state.drained = false;
+                state.outlet = None;
+                (state.drained, state.owed) = (false, false);
                 state.resets += 1;
                 self.resets.add(down.label);
                 self.handle(Input::SessionDown { peer, down });
@@ -256,10 +260,10 @@ impl State {
                     self.handle(Input::RouteRefresh { peer, family, kind });
                 }
             }
-            ToSpeaker::Drained { peer, epoch } => {
-                if let Some(state) = self.current(peer, epoch) {
-                    state.drained = true;
-                    self.pull(peer);
+            ToSpeaker::Drained { peer, epoch } => self.drained(peer, epoch),
+            ToSpeaker::Flushed(all) => {
+                for (peer, epoch) in all {
+                    self.drained(peer, epoch);
                 }
             }
             ToSpeaker::DynamicPeer { address } => self.handle(Input::DynamicPeer { address }),
@@ -270,8 +274,41 @@ impl State {
         }
     }
 
+    fn drained(&mut self, id: PeerId, epoch: Epoch) {
+        if let Some(peer) = self.current(id, epoch) {
+            peer.drained = true;
+            self.list(id);
+        }
+    }
+
     fn current(&mut self, peer: PeerId, epoch: Epoch) -> Option<&mut Peer> {
-        self.peers.get_mut(&peer).filter(|state| state.epoch == Some(epoch))
+        let session = |state: &&mut Peer| state.outlet.as_ref().is_some_and(|outlet| outlet.epoch == epoch);
+        self.peers.get_mut(&peer).filter(session)
+    }
+
+    /// Takes in everything that is queued, within bounds, and then sends what is owed. True where there is more to do.
+    async fn round(&mut self, from_peers: &mut mpsc::UnboundedReceiver<Letter>) -> bool {
+        let begun = Instant::now();
+        'listen: loop {
+            let mut count = 0;
+            while let Ok(letter) = from_peers.try_recv() {
+                self.from_peer(letter.message);
+                count += 1;
+                if count % CLOCK_EVERY == 0 && begun.elapsed() >= self.fan_out.patience() {
+                    break 'listen;
+                }
+            }
+            if !self.fan_out.is_large() || begun.elapsed() >= self.fan_out.patience() {
+                break;
+            }
+            // Whoever is ready to run does, and what has arrived is read; no time passes where there is nothing.
+            tokio::task::yield_now().await;
+            if from_peers.is_empty() {
+                break;
+            }
+        }
+        self.fan_out();
+        !from_peers.is_empty() || !self.fan_out.is_empty()
     }
 
     /// Takes in what the feed's client says.
@@ -409,7 +446,7 @@ fn next_hop_state(state: fib::NextHopState) -> NextHopState {
 pub async fn run(
     mut state: State,
     mut config: watch::Receiver<Arc<Config>>,
-    mut from_peers: mpsc::Receiver<ToSpeaker>,
+    mut from_peers: mpsc::UnboundedReceiver<Letter>,
     mut calls: mpsc::Receiver<Call>,
     shutdown: causeway_daemon::signals::Shutdown,
 ) {
@@ -418,8 +455,20 @@ pub async fn run(
     let restart_over = Instant::now() + first.graceful_restart.unwrap_or_default();
     let mut restart_over = Some(restart_over).filter(|_| state.nursery.marks.borrow().restarting);
     state.configure(first);
+    let restart_sleep = sleep_until(restart_over);
+    tokio::pin!(restart_sleep);
+    let mut sleep = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
     loop {
-        let timeout = state.speaker.poll_timeout();
+        if state.round(&mut from_peers).await {
+            // Others first; nothing is waited for.
+            tokio::task::yield_now().await;
+        }
+        let due = state.speaker.poll_timeout();
+        if let Some(due) = due.map(tokio::time::Instant::from_std)
+            && sleep.deadline() != due
+        {
+            sleep.as_mut().reset(due);
+        }
         tokio::select! {
             () = shutdown.ended() => break,
             Ok(()) = config.changed() => {
@@ -439,21 +488,16 @@ pub async fn run(
                     state.from_fib(message);
                 }
             }
-            Some(message) = from_peers.recv() => {
-                state.from_peer(message);
-                for _ in 0..SLICE {
-                    let Ok(message) = from_peers.try_recv() else { break };
-                    state.from_peer(message);
-                }
-            }
-            () = sleep_until(restart_over) => {
+            Some(letter) = from_peers.recv() => state.from_peer(letter.message),
+            () = &mut restart_sleep, if restart_over.is_some() => {
                 restart_over = None;
                 state.nursery.marks.send_modify(|marks| marks.restarting = false);
             }
-            () = sleep_until(timeout) => {
+            () = &mut sleep, if due.is_some() => {
                 state.speaker.handle_timeout(Instant::now());
                 state.follow();
             }
+            () = std::future::ready(()), if !state.fan_out.is_empty() => {}
         }
     }
     state.nursery.listener.close();
@@ -468,7 +512,7 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 /// Tells every peer that the node goes away and waits until they have been told.
-async fn drain(mut state: State, mut from_peers: mpsc::Receiver<ToSpeaker>) {
+async fn drain(mut state: State, mut from_peers: mpsc::UnboundedReceiver<Letter>) {
     for peer in state.peers.values() {
         let farewell = Notification::cease(Cease::AdministrativeShutdown);
         peer.handle.tell(ToPeer::Shutdown(farewell));
@@ -476,7 +520,7 @@ async fn drain(mut state: State, mut from_peers: mpsc::Receiver<ToSpeaker>) {
     let all_gone = async {
         while !state.peers.is_empty() {
             match from_peers.recv().await {
-                Some(ToSpeaker::PeerEnded(peer)) => {
+                Some(Letter { message: ToSpeaker::PeerEnded(peer), .. }) => {
                     state.peers.remove(&peer);
                 }
                 Some(_) => {}

@@ -1,14 +1,15 @@
 //! The task of one peer: its sockets, its session machine, and the way to the speaker. Not pure.
 //!
 //! ```text
-//!  listener ── Accepted ─┐                              ┌─ Updates, SessionUp, SessionDown ─► bounded, to the speaker
+//!  listener ── Accepted ─┐                              ┌─ Updates, SessionUp, SessionDown ─► to the speaker
 //!  speaker ── commands ──┼─► session machine (core) ────┤
-//!  sockets ── octets ────┘      timers, OPEN, KEEPALIVE └─ NOTIFICATION, KEEPALIVE ─► socket ◄── Data, of the speaker
+//!  sockets ── octets ────┘      timers, OPEN, KEEPALIVE └─ NOTIFICATION, KEEPALIVE ─► outbox ◄── data, of the speaker
 //! ```
 //!
 //! Owner: the peer's connections. Everything that keeps the session alive happens here, so that a speaker at work on
-//! a large table delays no KEEPALIVE. Where the speaker is behind, the bounded channel fills, and reading stops until
-//! there is room: the peer's own TCP is the back pressure. Its silence meanwhile is not held against it.
+//! a large table delays no KEEPALIVE. Who reads takes room for it first: where the speaker is behind there is none,
+//! and reading stops until it is this peer's turn: the peer's own TCP is the back pressure. Its silence meanwhile is
+//! not held against it. The speaker writes to the socket itself; the task takes over where the kernel takes no more.
 
 mod connection;
 mod socket;
@@ -21,7 +22,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use causeway_bgp_core::config::{Password, PeerKey, PeerSettings};
 use causeway_bgp_core::event::PeerId;
 use causeway_bgp_core::peer::{
@@ -35,22 +35,21 @@ use tokio::time::Sleep;
 use tracing::{debug, info, warn};
 
 use crate::listen::{AcceptedConnection, Listener, PeerEntry};
-use crate::speaker_link::{Epoch, PeerCounters, PeerHandle, PeerStatus, ToPeer, ToSpeaker};
+use crate::speaker_link::{
+    Epoch, PeerCounters, PeerHandle, PeerStatus, Room, SpeakerLink, ToPeer, ToSpeaker,
+};
 
-use connection::{Connection, Read};
+use connection::{Connection, Read, ReadBuffer};
 use socket::Ends;
-
-/// The speaker may send more when less than this waits to be written.
-const LOW_WATER: usize = 64 * 1024;
-
-/// One message to the speaker holds at most this many UPDATEs.
-const BATCH: usize = 512;
 
 /// A peer that reads nothing for its hold time is given up, but not before this long.
 const STUCK_MIN: Duration = Duration::from_secs(30);
 
 /// A dynamic peer is forgotten this long after its session and the retention of its paths are over.
 const DYNAMIC_LINGER: Duration = Duration::from_secs(60);
+
+/// A list of events longer than this gives its memory back.
+const EVENTS_KEPT: usize = 16;
 
 /// How long the task waits for the last NOTIFICATIONs to be delivered when it ends.
 const LAST_WORDS: Duration = Duration::from_millis(2500);
@@ -71,7 +70,7 @@ pub struct PeerTask {
     /// Gives it the connections it opens.
     pub listener: Listener,
     /// Where its events go.
-    pub speaker: mpsc::Sender<ToSpeaker>,
+    pub speaker: SpeakerLink,
 }
 
 impl PeerTask {
@@ -99,11 +98,10 @@ impl PeerTask {
             dialing: None,
             adopting: VecDeque::new(),
             commands,
-            waiting: VecDeque::new(),
-            permit: None,
+            events: Vec::new(),
+            asking: None,
             epoch: Epoch::default(),
             up: None,
-            owes_drained: false,
             status,
             counters: Arc::clone(&counters),
             closing: JoinSet::new(),
@@ -118,8 +116,7 @@ impl PeerTask {
 }
 
 type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
-type Reserve =
-    Pin<Box<dyn Future<Output = Result<mpsc::OwnedPermit<ToSpeaker>, mpsc::error::SendError<()>>> + Send>>;
+type AskForRoom = Pin<Box<dyn Future<Output = Option<Room>> + Send>>;
 
 struct Running {
     begin: PeerTask,
@@ -129,12 +126,12 @@ struct Running {
     /// Accepted connections the session has not yet answered for.
     adopting: VecDeque<(AcceptedConnection, Ends)>,
     commands: mpsc::UnboundedReceiver<ToPeer>,
-    /// What the speaker has no room for yet; nothing is read meanwhile.
-    waiting: VecDeque<ToSpeaker>,
-    permit: Option<Reserve>,
+    /// What the speaker is to be told, in order.
+    events: Vec<ToSpeaker>,
+    /// A connection has something to be read, and there is no room for it yet; nothing is read meanwhile.
+    asking: Option<(ConnectionId, AskForRoom)>,
     epoch: Epoch,
     up: Option<ConnectionId>,
-    owes_drained: bool,
     status: watch::Sender<PeerStatus>,
     counters: Arc<PeerCounters>,
     /// Closed connections that still deliver their last message.
@@ -148,9 +145,10 @@ struct Running {
 /// What wakes the task.
 enum Wake {
     Command(Option<ToPeer>),
-    Room(Result<mpsc::OwnedPermit<ToSpeaker>, mpsc::error::SendError<()>>),
     Dialed(ConnectionId, io::Result<TcpStream>),
-    Readable(usize),
+    Readable(ConnectionId, Room),
+    /// There is something to be read, but no room.
+    Behind,
     Writable,
     Timer,
 }
@@ -172,29 +170,34 @@ impl Running {
         let last_words = async { while self.closing.join_next().await.is_some() {} };
         // The peer may be unreachable; then its NOTIFICATION is lost, as it may be.
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
-        for event in self.waiting.drain(..).chain([ToSpeaker::PeerEnded(self.begin.peer)]) {
-            if self.begin.speaker.send(event).await.is_err() {
-                return;
-            }
-        }
+        self.events.push(ToSpeaker::PeerEnded(self.begin.peer));
+        self.tell_speaker(None);
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
         if let Poll::Ready(command) = self.commands.poll_recv(cx) {
             return Poll::Ready(Wake::Command(command));
         }
-        if let Some(permit) = &mut self.permit
-            && let Poll::Ready(permit) = permit.as_mut().poll(cx)
+        if let Some((id, asking)) = &mut self.asking
+            && let Poll::Ready(room) = asking.as_mut().poll(cx)
         {
-            self.permit = None;
-            return Poll::Ready(Wake::Room(permit));
+            let id = *id;
+            self.asking = None;
+            if let Some(room) = room {
+                return Poll::Ready(Wake::Readable(id, room));
+            }
         }
-        for (index, connection) in self.connections.iter().enumerate() {
-            if connection.queued() > 0 && connection.stream.poll_write_ready(cx).is_ready() {
+        for connection in &self.connections {
+            connection.outbox.wake_when_waiting(cx.waker());
+            if connection.outbox.waiting() > 0 && connection.stream().poll_write_ready(cx).is_ready() {
                 return Poll::Ready(Wake::Writable);
             }
-            if self.waiting.is_empty() && connection.stream.poll_read_ready(cx).is_ready() {
-                return Poll::Ready(Wake::Readable(index));
+            if self.asking.is_none() && connection.stream().poll_read_ready(cx).is_ready() {
+                let Some(room) = self.begin.speaker.try_room() else {
+                    self.asking = Some((connection.id, Box::pin(self.begin.speaker.room())));
+                    return Poll::Ready(Wake::Behind);
+                };
+                return Poll::Ready(Wake::Readable(connection.id, room));
             }
         }
         if let Some((id, dial)) = &mut self.dialing
@@ -225,10 +228,11 @@ impl Running {
 
     /// When a peer that does not read is given up (RFC 9687 in spirit).
     fn stuck_deadline(&self, connection: &Connection) -> Option<Instant> {
+        let stuck_since = connection.outbox.stuck_since()?;
         let status = self.status.borrow();
         let session = status.session.as_ref().filter(|_| self.up == Some(connection.id))?;
         let hold = Some(session.hold_time).filter(|hold| !hold.is_zero())?;
-        Some(connection.stuck_since()? + hold.max(STUCK_MIN))
+        Some(stuck_since + hold.max(STUCK_MIN))
     }
 
     fn wake(&mut self, wake: Wake) {
@@ -239,19 +243,14 @@ impl Running {
             Wake::Command(None) => {
                 self.command(now, ToPeer::Shutdown(Notification::cease(Cease::AdministrativeShutdown)));
             }
-            Wake::Room(Ok(permit)) => {
-                if let Some(event) = self.waiting.pop_front() {
-                    permit.send(event);
-                }
-            }
-            Wake::Room(Err(_)) => self.ended = true,
             Wake::Dialed(connection, Ok(stream)) => {
                 let ends = socket::ends(&stream, self.session.config());
                 self.refresh_marks(now);
                 match ends {
                     Ok(ends) => {
                         let addresses = ends.addresses;
-                        self.connections.push(Connection::new(connection, stream, ends));
+                        let counters = Arc::clone(&self.counters);
+                        self.connections.push(Connection::new(connection, stream, ends, counters));
                         self.session.handle(now, SessionInput::Connected { connection, addresses });
                     }
                     Err(error) => self.lost(now, connection, error.to_string()),
@@ -261,17 +260,34 @@ impl Running {
                 let reason = format!("cannot connect: {error}");
                 self.lost(now, connection, reason);
             }
-            Wake::Readable(index) => self.read(now, index),
-            // Writing is part of settling.
-            Wake::Writable | Wake::Timer => {}
+            Wake::Readable(id, room) => self.read(now, id, room),
+            // Writing is part of settling, and so is telling the session that nothing is read.
+            Wake::Writable | Wake::Behind | Wake::Timer => {}
         }
     }
 
-    fn read(&mut self, now: Instant, index: usize) {
-        let connection = &mut self.connections[index];
-        let id = connection.id;
-        match connection.read(now, &mut self.session) {
-            Read::Some(count) => PeerCounters::add(&self.counters.octets_received, count as u64),
+    /// Reads once, takes all of it in, and tells the speaker.
+    fn read(&mut self, now: Instant, id: ConnectionId, mut room: Room) {
+        let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) else { return };
+        let mut buffer = ReadBuffer::lend();
+        match connection.read(&mut buffer) {
+            Read::Some(count) => {
+                PeerCounters::add(&self.counters.octets_received, count as u64);
+                room.shrink(count);
+                let mut done = 0;
+                loop {
+                    let taken = self.session.receive(now, id, buffer.rest(done));
+                    done += taken;
+                    self.carry_out(now);
+                    if taken == 0 || done >= buffer.filled {
+                        break;
+                    }
+                }
+                if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
+                    connection.keep(buffer.rest(done));
+                }
+                self.tell_speaker(Some(room));
+            }
             Read::Nothing => {}
             Read::Lost(reason) => self.lost(now, id, reason),
         }
@@ -295,7 +311,6 @@ impl Running {
                 }
                 self.begin.settings = settings;
             }
-            ToPeer::Data { epoch, data } => self.data(epoch, data),
             ToPeer::RequestRefresh(family) => session(Command::RequestRefresh(family)),
             ToPeer::Reset { notification, idle_for } => session(Command::Reset { notification, idle_for }),
             ToPeer::Disable(text) => {
@@ -335,14 +350,6 @@ impl Running {
         }
     }
 
-    fn data(&mut self, epoch: Epoch, data: Vec<Bytes>) {
-        let up = self.up.filter(|_| epoch == self.epoch);
-        if let Some(connection) = self.connections.iter_mut().find(|c| Some(c.id) == up) {
-            data.into_iter().for_each(|octets| connection.push(octets));
-            self.owes_drained = true;
-        }
-    }
-
     fn refresh_marks(&mut self, now: Instant) {
         let marks = *self.begin.marks.borrow();
         self.session.handle(now, SessionInput::Command(Command::Marks(marks)));
@@ -352,19 +359,13 @@ impl Running {
     fn settle(&mut self) {
         let now = Instant::now();
         self.timeouts(now);
-        loop {
-            self.carry_out();
-            self.tell_speaker();
-            if !self.waiting.is_empty() || !self.reread(now) {
-                break;
-            }
-        }
-        let behind = !self.waiting.is_empty();
+        self.carry_out(now);
+        let behind = self.asking.is_some();
         for connection in &self.connections {
             self.session.set_paused(now, connection.id, behind);
         }
         self.write(now);
-        self.tell_speaker();
+        self.tell_speaker(None);
         if let Some(why) = self.session.blocked()
             && self.status.borrow().last_error.as_deref() != Some(why)
         {
@@ -391,49 +392,35 @@ impl Running {
         }
         if due(self.forget_at) {
             self.forget_at = None;
-            self.waiting.push_back(ToSpeaker::DynamicPeerGone(self.begin.peer));
+            self.events.push(ToSpeaker::DynamicPeerGone(self.begin.peer));
         }
-    }
-
-    fn reread(&mut self, now: Instant) -> bool {
-        let mut further = false;
-        for connection in &mut self.connections {
-            further |= connection.reread(now, &mut self.session);
-        }
-        further
     }
 
     fn write(&mut self, now: Instant) {
-        for connection in &mut self.connections {
-            PeerCounters::add(&self.counters.octets_sent, connection.write(now) as u64);
-            if self.owes_drained && self.up == Some(connection.id) && connection.queued() < LOW_WATER {
-                self.owes_drained = false;
-                self.waiting.push_back(ToSpeaker::Drained { peer: self.begin.peer, epoch: self.epoch });
+        for connection in &self.connections {
+            if connection.write(now).is_some_and(|written| written.drained) && self.up == Some(connection.id)
+            {
+                self.events.push(ToSpeaker::Drained { peer: self.begin.peer, epoch: self.epoch });
             }
         }
     }
 
-    fn tell_speaker(&mut self) {
-        while self.permit.is_none() && !self.waiting.is_empty() {
-            match self.begin.speaker.try_reserve() {
-                Ok(permit) => {
-                    if let Some(event) = self.waiting.pop_front() {
-                        permit.send(event);
-                    }
-                }
-                Err(mpsc::error::TrySendError::Full(())) => {
-                    self.permit = Some(Box::pin(self.begin.speaker.clone().reserve_owned()));
-                }
-                Err(mpsc::error::TrySendError::Closed(())) => {
-                    self.waiting.clear();
-                    self.ended = true;
-                }
+    /// Tells the speaker what there is to tell; the last message bears the room of the read it comes from.
+    fn tell_speaker(&mut self, mut room: Option<Room>) {
+        let count = self.events.len();
+        for (index, event) in self.events.drain(..).enumerate() {
+            let room = if index + 1 == count { room.take() } else { None };
+            if self.begin.speaker.tell(event, room).is_err() {
+                self.ended = true;
             }
+        }
+        if self.events.capacity() > EVENTS_KEPT {
+            self.events = Vec::new();
         }
     }
 
-    fn carry_out(&mut self) {
-        let (peer, now) = (self.begin.peer, Instant::now());
+    fn carry_out(&mut self, now: Instant) {
+        let peer = self.begin.peer;
         let mut given_up = false;
         while let Some(output) = self.session.poll_output() {
             let unanswered = std::mem::take(&mut given_up);
@@ -447,7 +434,8 @@ impl Running {
                 }
                 SessionOutput::Adopt(id) => {
                     if let Some((accepted, ends)) = self.adopting.pop_front() {
-                        self.connections.push(Connection::new(id, accepted.stream, ends));
+                        let counters = Arc::clone(&self.counters);
+                        self.connections.push(Connection::new(id, accepted.stream, ends, counters));
                     }
                 }
                 SessionOutput::Refuse => drop(self.adopting.pop_front()),
@@ -462,38 +450,36 @@ impl Running {
                 }
                 SessionOutput::Up { connection, session } => {
                     self.epoch.0 += 1;
-                    (self.up, self.owes_drained, self.forget_at) = (Some(connection), false, None);
+                    let found = self.connections.iter().find(|c| c.id == connection);
+                    let Some(outbox) = found.map(|c| Arc::clone(&c.outbox)) else { continue };
+                    (self.up, self.forget_at) = (Some(connection), None);
                     PeerCounters::add(&self.counters.sessions, 1);
                     let epoch = self.epoch;
                     self.status.send_modify(|status| {
                         status.epoch = epoch;
                         status.session = Some(Arc::clone(&session));
                     });
-                    self.waiting.push_back(ToSpeaker::SessionUp { peer, epoch, session });
+                    self.events.push(ToSpeaker::SessionUp { peer, epoch, session, outbox });
                 }
                 SessionOutput::Down(down) => {
-                    (self.up, self.owes_drained) = (None, false);
+                    self.up = None;
                     self.forget_at = self.begin.dynamic.then(|| now + self.linger());
                     self.status.send_modify(|status| status.session = None);
-                    self.waiting.push_back(ToSpeaker::SessionDown { peer, epoch: self.epoch, down });
+                    self.events.push(ToSpeaker::SessionDown { peer, epoch: self.epoch, down });
                 }
                 SessionOutput::Update(update) => {
                     PeerCounters::add(&self.counters.updates_received, 1);
-                    match self.waiting.back_mut() {
-                        Some(ToSpeaker::Updates { updates, epoch, .. })
-                            if *epoch == self.epoch && updates.len() < BATCH =>
-                        {
-                            updates.push(update);
+                    let of = self.epoch;
+                    match self.events.last_mut() {
+                        Some(ToSpeaker::Updates { updates, epoch, .. }) if *epoch == of => {
+                            updates.push(update)
                         }
-                        _ => {
-                            let (epoch, updates) = (self.epoch, vec![update]);
-                            self.waiting.push_back(ToSpeaker::Updates { peer, epoch, updates });
-                        }
+                        _ => self.events.push(ToSpeaker::Updates { peer, epoch: of, updates: vec![update] }),
                     }
                 }
                 SessionOutput::Refresh { family, kind } => {
                     let epoch = self.epoch;
-                    self.waiting.push_back(ToSpeaker::RouteRefresh { peer, epoch, family, kind });
+                    self.events.push(ToSpeaker::RouteRefresh { peer, epoch, family, kind });
                 }
             }
         }
@@ -506,8 +492,8 @@ impl Running {
             return true;
         }
         if let Some(index) = self.connections.iter().position(|c| c.id == id) {
-            let mut connection = self.connections.remove(index);
-            connection.drop_queued();
+            let connection = self.connections.remove(index);
+            connection.outbox.close();
             // Most often all of it goes out right here.
             connection.write(now);
             self.closing.spawn(connection.close());
@@ -534,7 +520,8 @@ impl Running {
         // Attempts come and go; people want to hear of sessions, of stops, and of an error they do not know yet.
         let known = self.status.borrow().last_error.as_deref() == Some(reason);
         let news = (old, new) == (State::Connect, State::Active) && !known;
-        if news || new == State::Idle || old.max(new) >= State::OpenSent {
+        let fell = new < old && old >= State::OpenSent;
+        if news || fell || matches!(new, State::Idle | State::Established) {
             info!(%peer, name, %old, %new, reason, "session state");
         } else {
             debug!(%peer, name, %old, %new, reason, "session state");

@@ -87,7 +87,7 @@ async fn a_member_of_a_range_becomes_a_peer_and_gets_its_first_connection() {
 async fn an_address_in_use_is_named() {
     let ours = End::new(loopback());
     let on = ListenOn::Addresses(vec![ours.address()]);
-    let error = Listener::start(&on, ours.sender.clone()).unwrap_err();
+    let error = Listener::start(&on, ours.link.clone()).unwrap_err();
     let text = error.to_string();
     assert!(text.contains(&ours.address().to_string()) && text.contains("another BGP speaker"), "{text}");
 }

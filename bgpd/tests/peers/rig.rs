@@ -12,8 +12,11 @@ use causeway_bgp_core::peer::{RestartMarks, State};
 use causeway_bgp_core::policy::{ExportPolicy, ImportPolicy};
 use causeway_bgp_wire::{Asn, FamilySet, Open};
 use causeway_bgpd::listen::{ListenOn, Listener};
+use causeway_bgpd::outbox::Outbox;
 use causeway_bgpd::peer_task::PeerTask;
-use causeway_bgpd::speaker_link::{Epoch, PeerHandle, TO_SPEAKER_CAPACITY, ToPeer, ToSpeaker};
+use causeway_bgpd::speaker_link::{
+    Epoch, Letter, PeerHandle, ROOM, SpeakerLink, ToPeer, ToSpeaker, speaker_link,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -62,8 +65,8 @@ pub fn mirrored(mut settings: PeerSettings) -> PeerSettings {
 /// One end.
 pub struct End {
     pub listener: Listener,
-    pub events: mpsc::Receiver<ToSpeaker>,
-    pub sender: mpsc::Sender<ToSpeaker>,
+    pub events: mpsc::UnboundedReceiver<Letter>,
+    pub link: SpeakerLink,
     _marks: watch::Sender<RestartMarks>,
     marks_of: watch::Receiver<RestartMarks>,
 }
@@ -71,16 +74,11 @@ pub struct End {
 impl End {
     /// Listening on a free port of this address.
     pub fn new(address: IpAddr) -> Self {
-        Self::with_capacity(address, TO_SPEAKER_CAPACITY)
-    }
-
-    /// The same, with a channel to the speaker of this size.
-    pub fn with_capacity(address: IpAddr, capacity: usize) -> Self {
-        let (sender, events) = mpsc::channel(capacity);
+        let (link, events) = speaker_link(ROOM);
         let (marks, marks_of) = watch::channel(RestartMarks::default());
         let on = ListenOn::Addresses(vec![SocketAddr::new(address, 0)]);
-        let listener = Listener::start(&on, sender.clone()).unwrap();
-        End { listener, events, sender, _marks: marks, marks_of }
+        let listener = Listener::start(&on, link.clone()).unwrap();
+        End { listener, events, link, _marks: marks, marks_of }
     }
 
     /// Where it listens.
@@ -106,21 +104,28 @@ impl End {
             dynamic,
             marks: self.marks_of.clone(),
             listener: self.listener.clone(),
-            speaker: self.sender.clone(),
+            speaker: self.link.clone(),
         }
         .spawn()
     }
 
-    /// The next event of the task.
+    /// The next event of the task; the room it took is free again.
     pub async fn event(&mut self) -> ToSpeaker {
-        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("the channel is open")
+        let letter = timeout(PATIENCE, self.events.recv()).await.expect("an event in time");
+        letter.expect("the channel is open").message
     }
 
     /// The session that comes up next.
     pub async fn up(&mut self) -> (Epoch, Arc<SessionInfo>) {
+        let (epoch, session, _) = self.up_with_outbox().await;
+        (epoch, session)
+    }
+
+    /// The same, with the way to send on it.
+    pub async fn up_with_outbox(&mut self) -> (Epoch, Arc<SessionInfo>, Arc<Outbox>) {
         loop {
-            if let ToSpeaker::SessionUp { epoch, session, .. } = self.event().await {
-                return (epoch, session);
+            if let ToSpeaker::SessionUp { epoch, session, outbox, .. } = self.event().await {
+                return (epoch, session, outbox);
             }
         }
     }
@@ -177,6 +182,21 @@ pub fn far_open(hold_time: u16) -> Vec<u8> {
 pub fn keepalive() -> Vec<u8> {
     let mut octets = Vec::new();
     causeway_bgp_wire::encode_keepalive(&mut octets);
+    octets
+}
+
+/// A ROUTE-REFRESH for IPv4 unicast.
+pub fn route_refresh() -> Vec<u8> {
+    let mut octets = vec![0xff; 16];
+    octets.extend_from_slice(&[0, 23, 5, 0, 1, 0, 1]);
+    octets
+}
+
+/// An UPDATE that bears this number where the withdrawn routes and the attributes are; only its length is right.
+pub fn numbered_update(number: u32) -> Vec<u8> {
+    let mut octets = vec![0xff; 16];
+    octets.extend_from_slice(&[0, 27, 2, 0, 0, 0, 0]);
+    octets.extend_from_slice(&number.to_be_bytes());
     octets
 }
 
