@@ -109,7 +109,7 @@ impl DesiredFib {
         self.generation += 1;
         let generation = self.generation;
         let counts = &mut self.counts[prefix.family().index()];
-        if let Some((_, route)) = self.routes.get_mut(id) {
+        if let Some(route) = self.routes.get_mut(id) {
             if old.is_none() {
                 counts.wanted += 1;
             } else {
@@ -128,7 +128,7 @@ impl DesiredFib {
         let Some(id) = self.routes.find(&prefix) else { return };
         self.generation += 1;
         let generation = self.generation;
-        let Some((_, route)) = self.routes.get_mut(id) else { return };
+        let Some(route) = self.routes.get_mut(id) else { return };
         let Some(group) = route.group.take() else { return };
         let counts = &mut self.counts[prefix.family().index()];
         counts.wanted -= 1;
@@ -224,7 +224,7 @@ impl DesiredFib {
         if !self.connected {
             return;
         }
-        if let Some((_, route)) = self.routes.get_mut(id)
+        if let Some(route) = self.routes.get_mut(id)
             && !route.queued
         {
             route.queued = true;
@@ -250,7 +250,7 @@ impl DesiredFib {
         self.connected = false;
         self.queue.clear();
         for id in 0..self.routes.end() {
-            let Some((_, route)) = self.routes.get_mut(id) else { continue };
+            let Some(route) = self.routes.get_mut(id) else { continue };
             (route.queued, route.told) = (false, false);
             if route.group.is_none() {
                 self.routes.remove(id);
@@ -287,7 +287,7 @@ impl DesiredFib {
     /// Takes an install status in; one of an older generation is ignored.
     pub(crate) fn status(&mut self, prefix: Prefix, generation: u64, status: FibStatus) {
         let Some(id) = self.routes.find(&prefix) else { return };
-        if let Some((_, route)) = self.routes.get_mut(id)
+        if let Some(route) = self.routes.get_mut(id)
             && route.generation == generation
             && route.group.is_some()
         {
@@ -354,7 +354,8 @@ impl DesiredFib {
     }
 
     fn tell_route(&mut self, id: u32, out: &mut Vec<FibUpdate>) {
-        let Some((prefix, route)) = self.routes.get_mut(id) else { return };
+        let Some((prefix, _)) = self.routes.get(id) else { return };
+        let Some(route) = self.routes.get_mut(id) else { return };
         route.queued = false;
         let (generation, told) = (route.generation, route.told);
         match route.group {

@@ -9,6 +9,7 @@ pub mod event;
 pub mod export;
 mod fib;
 pub mod peer;
+mod peer_map;
 pub mod policy;
 pub mod rib;
 #[cfg(test)]

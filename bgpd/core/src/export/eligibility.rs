@@ -4,13 +4,13 @@
 //! does not go back to the session it came from is seen to where messages are handed out, since members of one group
 //! differ in it. A path whose AS_PATH names the peer's AS is sent: the peer refuses it, or wants it (allowas-in).
 
-use causeway_bgp_wire::{Community, PathAttributes};
+use causeway_bgp_wire::Community;
 
 use super::params::GroupKey;
 use crate::rib::{SessionKind, Source};
 
 /// Why the path is not advertised to the group, or `None` where it may be.
-pub(super) fn refusal(attributes: &PathAttributes, source: &Source, key: &GroupKey) -> Option<&'static str> {
+pub(super) fn refusal(communities: &[Community], source: &Source, key: &GroupKey) -> Option<&'static str> {
     match source {
         Source::Local { export: false } => return Some("not exported (disableBGPExport)"),
         // RFC 4456 §6: a client's path goes to everybody, a non-client's to clients.
@@ -22,7 +22,7 @@ pub(super) fn refusal(attributes: &PathAttributes, source: &Source, key: &GroupK
         Source::Local { export: true } | Source::Peer { .. } => {}
     }
     let ebgp = key.kind == SessionKind::Ebgp;
-    attributes.communities.iter().find_map(|community| match *community {
+    communities.iter().find_map(|community| match *community {
         Community::NO_ADVERTISE => Some("NO_ADVERTISE"),
         Community::NO_EXPORT if ebgp => Some("NO_EXPORT"),
         Community::NO_EXPORT_SUBCONFED if ebgp => Some("NO_EXPORT_SUBCONFED"),
@@ -53,7 +53,7 @@ mod tests {
             (Source::Local { export: false }, SessionKind::Ibgp, true, false),
             (Source::Local { export: false }, SessionKind::Ebgp, false, false),
         ] {
-            let refused = refusal(&attributes, &source, &key(kind, client));
+            let refused = refusal(&attributes.communities, &source, &key(kind, client));
             assert_eq!(refused.is_none(), goes, "{source:?} to {kind:?} client={client}: {refused:?}");
         }
     }
@@ -69,7 +69,7 @@ mod tests {
             let mut attributes = attributes(1);
             attributes.communities = vec![Community::new(64512, 100), community];
             let source = Source::Local { export: true };
-            let goes = |kind| refusal(&attributes, &source, &key(kind, false)).is_none();
+            let goes = |kind| refusal(&attributes.communities, &source, &key(kind, false)).is_none();
             assert_eq!((goes(SessionKind::Ebgp), goes(SessionKind::Ibgp)), (to_ebgp, to_ibgp), "{community}");
         }
     }

@@ -1,19 +1,20 @@
 //! The update groups of one family. Owner of them. Pure.
 
 use bytes::Bytes;
-use causeway_bgp_wire::{Prefix, PrefixKey};
+use causeway_bgp_wire::{PathAttributes, Prefix, PrefixKey};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::group::Group;
+use super::group::{Group, Tables};
 use super::params::GroupKey;
 use super::reader::{Phase, Reader, SentCounts};
+use super::sender::{Sender, Sources};
 use super::transfer::{Differences, transfer};
 use super::walk::Since;
 use super::{Limits, Shared};
-use crate::attrs::AttrSet;
 use crate::event::{PeerId, PullState};
-use crate::rib::{BestPath, LocRib};
+use crate::rib::BestPath;
+use crate::rib::slots::Keys;
 
 /// All groups of a family.
 pub(super) struct FamilyExport<P> {
@@ -22,6 +23,8 @@ pub(super) struct FamilyExport<P> {
     differences: Differences,
     next_serial: u64,
     limits: Limits,
+    /// Slots that groups gave back.
+    released: Vec<u32>,
     /// Nothing is sent (RFC 4724 §4.1).
     pub held: bool,
 }
@@ -34,6 +37,7 @@ impl<P: PrefixKey> FamilyExport<P> {
             differences: Differences::default(),
             next_serial: 0,
             limits,
+            released: Vec::new(),
             held: false,
         }
     }
@@ -58,8 +62,8 @@ impl<P: PrefixKey> FamilyExport<P> {
     }
 
     /// A new member of the group with this key.
-    pub fn join(&mut self, peer: PeerId, key: GroupKey, rib: &dyn LocRib, shared: &mut Shared) {
-        let index = self.find_or_make(key, rib, shared);
+    pub fn join(&mut self, peer: PeerId, key: GroupKey) {
+        let index = self.find_or_make(key);
         if let Some(group) = &mut self.groups[index] {
             group.join(peer, Reader::new());
             self.group_of.insert(peer, index);
@@ -67,19 +71,27 @@ impl<P: PrefixKey> FamilyExport<P> {
     }
 
     /// The member has these parameters now. True where it is owed something for it.
-    pub fn change(&mut self, peer: PeerId, key: GroupKey, rib: &dyn LocRib, shared: &mut Shared) -> bool {
+    pub fn change(
+        &mut self,
+        peer: PeerId,
+        key: GroupKey,
+        tables: Tables<'_, P>,
+        shared: &mut Shared,
+    ) -> bool {
         let Some(from) = self.group_of.get(&peer).copied() else {
-            self.join(peer, key, rib, shared);
+            self.join(peer, key);
             return true;
         };
-        let to = self.find_or_make(key, rib, shared);
+        let to = self.find_or_make(key);
         if from == to {
             return false;
         }
-        if let Ok([Some(old), Some(new)]) = self.groups.get_disjoint_mut([from, to])
-            && transfer(old, new, peer, &mut self.differences)
-        {
-            self.group_of.insert(peer, to);
+        if let Ok([Some(old), Some(new)]) = self.groups.get_disjoint_mut([from, to]) {
+            old.fill_all(tables, shared);
+            new.fill_all(tables, shared);
+            if transfer(old, new, peer, &mut self.differences, tables.keys, &shared.sources) {
+                self.group_of.insert(peer, to);
+            }
         }
         self.drop_if_empty(from);
         true
@@ -92,28 +104,45 @@ impl<P: PrefixKey> FamilyExport<P> {
                 group.leave(peer);
             }
             self.drop_if_empty(index);
+            self.collect_released();
         }
     }
 
     fn drop_if_empty(&mut self, index: usize) {
         let group = &mut self.groups[index];
-        if group.as_ref().is_some_and(|group| group.readers.is_empty()) {
-            *group = None;
+        if let Some(group) = group.take_if(|group| group.readers.is_empty()) {
+            self.released.extend(group.stream.table.slots());
         }
     }
 
-    fn find_or_make(&mut self, key: GroupKey, rib: &dyn LocRib, shared: &mut Shared) -> usize {
+    /// Whether a group keeps something at a slot: then the slot must stay its prefix's.
+    pub fn holds(&self, slot: u32) -> bool {
+        self.groups.iter().flatten().any(|group| group.stream.table.get(slot).is_some())
+    }
+
+    /// A slot that may be held no more.
+    pub fn poll_released(&mut self) -> Option<u32> {
+        self.released.pop()
+    }
+
+    fn collect_released(&mut self) {
+        for group in self.groups.iter_mut().flatten() {
+            self.released.append(&mut group.stream.table.released);
+        }
+    }
+
+    /// Whether a group may still have to rewrite a path of this peer.
+    pub fn names(&self, peer: PeerId) -> bool {
+        self.groups.iter().flatten().any(|group| group.names(peer))
+    }
+
+    fn find_or_make(&mut self, key: GroupKey) -> usize {
         let found = self.groups.iter().position(|group| group.as_ref().is_some_and(|g| g.key == key));
         if let Some(index) = found {
             return index;
         }
         self.next_serial += 1;
-        let mut group = Group::new(key, self.next_serial, self.limits);
-        rib.for_each_best(P::FAMILY, &mut |prefix, best| {
-            if let Some(prefix) = P::from_prefix(prefix) {
-                group.fill(prefix, best, shared);
-            }
-        });
+        let group = Group::new(key, self.next_serial, self.limits);
         match self.groups.iter().position(Option::is_none) {
             Some(index) => {
                 self.groups[index] = Some(group);
@@ -127,11 +156,12 @@ impl<P: PrefixKey> FamilyExport<P> {
     }
 
     /// The best path of a prefix changed.
-    pub fn route_changed(&mut self, prefix: P, best: Option<&BestPath>, shared: &mut Shared) {
+    pub fn route_changed(&mut self, slot: u32, prefix: P, best: Option<&BestPath>, shared: &mut Shared) {
         self.differences.clear();
         for group in self.groups.iter_mut().flatten() {
-            group.route_changed(prefix, best, shared);
+            group.route_changed(slot, prefix, best, shared);
         }
+        self.collect_released();
     }
 
     pub fn refresh(&mut self, peer: PeerId, enhanced: bool, shared: &mut Shared) {
@@ -145,16 +175,19 @@ impl<P: PrefixKey> FamilyExport<P> {
         peer: PeerId,
         budget: usize,
         out: &mut Vec<Bytes>,
+        tables: Tables<'_, P>,
         shared: &mut Shared,
     ) -> PullState {
         if self.held {
             return PullState::Drained;
         }
         self.differences.clear();
-        match self.group_mut(peer) {
-            Some(group) => group.pull(peer, budget, out, shared),
+        let state = match self.group_mut(peer) {
+            Some(group) => group.pull(peer, budget, out, tables, shared),
             None => PullState::Drained,
-        }
+        };
+        self.collect_released();
+        state
     }
 
     /// Whether the member was told of anything yet.
@@ -166,25 +199,26 @@ impl<P: PrefixKey> FamilyExport<P> {
     pub fn advertised(
         &self,
         peer: PeerId,
+        keys: &Keys<P>,
+        sources: &Sources,
         position: usize,
         limit: usize,
-        row: &mut dyn FnMut(Prefix, &AttrSet),
+        row: &mut dyn FnMut(Prefix, PathAttributes),
     ) -> Option<usize> {
         let group = self.group(peer).filter(|group| self.is_served(group, peer))?;
-        let slots = group.stream.table.slots() as usize;
+        let slots = group.stream.table.end() as usize;
         let end = slots.min(position.saturating_add(limit));
-        for entry in (position..end).filter_map(|slot| group.stream.table.get(slot as u32)) {
-            if let (Some(attrs), true) = (entry.attrs(), entry.origin() != Some(peer)) {
-                row(entry.prefix.into(), attrs);
+        for slot in (position..end).map(|slot| slot as u32) {
+            if let Some(sent) = sent_to(group, peer, slot, sources) {
+                row(keys.key(slot).into(), sent);
             }
         }
         (end < slots).then_some(end)
     }
 
-    pub fn advertised_path(&self, peer: PeerId, prefix: &P) -> Option<AttrSet> {
+    pub fn advertised_path(&self, peer: PeerId, slot: u32, sources: &Sources) -> Option<PathAttributes> {
         let group = self.group(peer).filter(|group| self.is_served(group, peer))?;
-        let entry = group.stream.table.get(group.stream.table.find(prefix)?)?;
-        entry.attrs().filter(|_| entry.origin() != Some(peer)).cloned()
+        sent_to(group, peer, slot, sources)
     }
 
     pub fn advertised_count(&self, peer: PeerId) -> u64 {
@@ -196,4 +230,16 @@ impl<P: PrefixKey> FamilyExport<P> {
         let reader = self.group(peer).and_then(|group| group.readers.get(&peer));
         reader.map(|reader| reader.sent).unwrap_or_default()
     }
+}
+
+/// What a member is sent at a slot.
+fn sent_to<P: PrefixKey>(
+    group: &Group<P>,
+    peer: PeerId,
+    slot: u32,
+    sources: &Sources,
+) -> Option<PathAttributes> {
+    let entry = group.stream.table.get(slot)?;
+    let attrs = entry.attrs().filter(|_| entry.origin() != Some(peer))?;
+    Sender { key: &group.key, sources }.sent(attrs, entry.origin())
 }

@@ -15,11 +15,13 @@ use super::block::Counts;
 use super::outcome::Outcomes;
 use super::params::GroupKey;
 use super::reader::{Due, Marker, Phase, Reader};
+use super::sender::{Sender, Sources};
 use super::stream::Stream;
 use super::walk::{Place, Since, Slices};
 use super::{Limits, Shared};
 use crate::event::{PeerId, PullState};
-use crate::rib::{BestPath, Source};
+use crate::rib::slots::Keys;
+use crate::rib::{BestPath, LocRib, Source};
 
 /// What a step counts at least, in octets of the budget of a pull, so that steps with few or none come to an end.
 const STEP_COST: usize = 256;
@@ -35,8 +37,19 @@ pub(super) struct Group<P> {
     outcomes: Outcomes,
     pub readers: HashMap<PeerId, Reader, RandomState>,
     slices: Slices,
+    /// Slots below this one were taken from the Loc-RIB: the rest is when a member comes to it.
+    filled: u32,
     idle: Vec<PeerId>,
     limits: Limits,
+}
+
+/// What a pull reads beside the group.
+#[derive(Clone, Copy)]
+pub(super) struct Tables<'a, P> {
+    /// The Loc-RIB.
+    pub rib: &'a dyn LocRib,
+    /// Its prefixes of this family.
+    pub keys: &'a Keys<P>,
 }
 
 impl<P: PrefixKey> Group<P> {
@@ -48,35 +61,53 @@ impl<P: PrefixKey> Group<P> {
             outcomes: Outcomes::default(),
             readers: HashMap::default(),
             slices: Slices::new(limits.slice_slots),
+            filled: 0,
             idle: Vec::new(),
             limits,
         }
     }
 
     fn state(&mut self, prefix: P, best: Option<&BestPath>, shared: &mut Shared) -> State {
-        let Shared { interner, warnings, .. } = shared;
-        let attrs = best.and_then(|best| {
-            self.outcomes.outcome(prefix, best, &self.key, interner, &mut |text| warnings.push(text))
-        });
-        let origin = best.and_then(|best| match best.source {
+        let Shared { interner, warnings, sources, .. } = shared;
+        let Some(best) = best else { return State::NOTHING };
+        sources.learn(&best.source);
+        let warn = &mut |text| warnings.push(text);
+        let attrs = self.outcomes.outcome(prefix, best, &self.key, interner, warn);
+        let origin = match best.source {
             Source::Local { .. } => None,
             Source::Peer { id, .. } => Some(id),
-        });
+        };
         State { attrs, origin }
     }
 
-    /// A route of the Loc-RIB as the group is made.
-    pub fn fill(&mut self, prefix: P, best: &BestPath, shared: &mut Shared) {
-        let state = self.state(prefix, Some(best), shared);
-        if state.attrs.is_some() {
-            self.stream.fill(prefix, state);
+    /// Takes routes from the Loc-RIB up to a slot.
+    fn fill(&mut self, end: u32, tables: Tables<'_, P>, shared: &mut Shared) {
+        if end < self.filled {
+            return;
         }
+        tables.rib.best_between(P::FAMILY, self.filled..end, &mut |slot, prefix, best| {
+            if let Some(prefix) = P::from_prefix(prefix) {
+                let state = self.state(prefix, Some(best), shared);
+                if state.attrs.is_some() {
+                    self.stream.fill(slot, state);
+                }
+            }
+        });
+        self.filled = if end >= tables.keys.end() { u32::MAX } else { end };
+    }
+
+    /// Takes all routes that are left from the Loc-RIB.
+    pub fn fill_all(&mut self, tables: Tables<'_, P>, shared: &mut Shared) {
+        self.fill(tables.keys.end(), tables, shared);
     }
 
     /// The best path of a prefix changed.
-    pub fn route_changed(&mut self, prefix: P, best: Option<&BestPath>, shared: &mut Shared) {
+    pub fn route_changed(&mut self, slot: u32, prefix: P, best: Option<&BestPath>, shared: &mut Shared) {
+        if slot >= self.filled {
+            return;
+        }
         let state = self.state(prefix, best, shared);
-        self.stream.change(prefix, state);
+        self.stream.change(slot, state, Sender { key: &self.key, sources: &shared.sources });
         if !self.stream.pending.is_empty() {
             self.wake_idle(shared);
         }
@@ -136,12 +167,13 @@ impl<P: PrefixKey> Group<P> {
         peer: PeerId,
         mut budget: usize,
         out: &mut Vec<Bytes>,
+        tables: Tables<'_, P>,
         shared: &mut Shared,
     ) -> PullState {
         let first = out.len();
         while budget > 0 || out.len() == first {
             let before = out.len();
-            let Some(counts) = self.step(peer, out) else {
+            let Some(counts) = self.step(peer, out, tables, shared) else {
                 return self.drained(peer, shared);
             };
             let bytes = out[before..].iter().map(Bytes::len).sum();
@@ -168,7 +200,13 @@ impl<P: PrefixKey> Group<P> {
     }
 
     /// One thing a member does; `None` where there is nothing to do.
-    fn step(&mut self, peer: PeerId, out: &mut Vec<Bytes>) -> Option<Counts> {
+    fn step(
+        &mut self,
+        peer: PeerId,
+        out: &mut Vec<Bytes>,
+        tables: Tables<'_, P>,
+        shared: &mut Shared,
+    ) -> Option<Counts> {
         let reader = self.readers.get_mut(&peer)?;
         if let Some((bytes, counts)) = reader.backlog.pop_front() {
             out.push(bytes);
@@ -181,7 +219,12 @@ impl<P: PrefixKey> Group<P> {
                 Some(Counts::default())
             }
             Phase::Walk { since, mark, slot, at } => {
-                let (block, next) = self.slices.slice(&self.stream, Place { since, mark, slot });
+                self.fill(self.slices.end_of(slot).min(tables.keys.end()), tables, shared);
+                let end = if self.filled == u32::MAX { self.stream.table.end() } else { tables.keys.end() };
+                let sender = Sender { key: &self.key, sources: &shared.sources };
+                let place = Place { since, mark, slot };
+                let (block, next) = self.slices.slice(&self.stream, place, end, tables.keys, sender);
+                let reader = self.readers.get_mut(&peer)?;
                 let counts = block.map(|block| block.hand_out(peer, out)).unwrap_or_default();
                 match next {
                     Some(slot) => reader.phase = Phase::Walk { since, mark, slot, at },
@@ -192,7 +235,7 @@ impl<P: PrefixKey> Group<P> {
                 }
                 Some(counts)
             }
-            Phase::Live { at } => self.live(peer, at, out),
+            Phase::Live { at } => self.live(peer, at, out, tables.keys, &shared.sources),
         }
     }
 
@@ -218,7 +261,14 @@ impl<P: PrefixKey> Group<P> {
         }
     }
 
-    fn live(&mut self, peer: PeerId, at: u64, out: &mut Vec<Bytes>) -> Option<Counts> {
+    fn live(
+        &mut self,
+        peer: PeerId,
+        at: u64,
+        out: &mut Vec<Bytes>,
+        keys: &Keys<P>,
+        sources: &Sources,
+    ) -> Option<Counts> {
         let reader = self.readers.get_mut(&peer)?;
         if let Some((marker, due)) = &mut reader.marker {
             if let (Due::AfterPending(times), (emptied, end)) = (&due, self.stream.emptied)
@@ -243,7 +293,7 @@ impl<P: PrefixKey> Group<P> {
                 return None;
             }
             let walking = self.readers.values().any(|reader| matches!(reader.phase, Phase::Walk { .. }));
-            self.stream.write(walking);
+            self.stream.write(walking, keys, Sender { key: &self.key, sources });
             self.slices.clear();
             self.cut();
         }
@@ -301,6 +351,11 @@ impl<P: PrefixKey> Group<P> {
             }
         }
         self.stream.journal.cut(start);
+    }
+
+    /// Whether the group may still have to rewrite a path of this peer.
+    pub fn names(&self, peer: PeerId) -> bool {
+        !self.stream.pending.is_empty() || self.stream.table.names(peer)
     }
 
     fn needed(&self) -> Option<Epoch> {

@@ -21,6 +21,7 @@ mod params;
 mod pending;
 mod reader;
 mod rewrite;
+mod sender;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -32,14 +33,16 @@ mod walk;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use causeway_bgp_wire::{Family, Ipv4Prefix, Ipv6Prefix, Prefix};
+use causeway_bgp_wire::{Family, Ipv4Prefix, Ipv6Prefix, PathAttributes, Prefix};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 
-use crate::attrs::{AttrSet, Interner};
+use crate::attrs::Interner;
 use crate::event::{PeerId, PullState};
 use crate::rib::{BestPath, LocRib};
 use family::FamilyExport;
+use group::Tables;
+use sender::Sources;
 
 pub use params::ExportParams;
 pub use reader::SentCounts;
@@ -67,8 +70,12 @@ const WARNINGS: usize = 100;
 /// What the groups of all families use.
 #[derive(Default)]
 struct Shared {
-    /// Of attributes as sent.
+    /// Of attributes as sent, where a policy changed them.
     interner: Interner,
+    /// Where paths come from.
+    sources: Sources,
+    /// More sources than this are looked through for such as are named no more.
+    forget_at: usize,
     warnings: Vec<String>,
     /// Members that were drained and have something to be sent now.
     wake: Vec<PeerId>,
@@ -101,8 +108,23 @@ impl Default for Export {
     }
 }
 
-/// Calls a method on the groups of a family.
+/// So many sources are kept whether they are named or not.
+const SOURCES_MIN: usize = 1024;
+
+/// Calls a method on the groups of a family; with `tables`, handing it what it reads of the Loc-RIB.
 macro_rules! of_family {
+    ($export:expr, $family:expr, $rib:expr, |$tables:ident| $($call:tt)*) => {
+        match $family {
+            Family::Ipv4Unicast => {
+                let $tables = Tables { rib: $rib, keys: $rib.v4() };
+                $export.v4.$($call)*
+            }
+            Family::Ipv6Unicast => {
+                let $tables = Tables { rib: $rib, keys: $rib.v6() };
+                $export.v6.$($call)*
+            }
+        }
+    };
     ($export:expr, $family:expr, $($call:tt)*) => {
         match $family {
             Family::Ipv4Unicast => $export.v4.$($call)*,
@@ -131,11 +153,11 @@ impl Export {
     }
 
     /// A session came up: the member is owed every eligible best path, then End-of-RIB.
-    pub fn member_up(&mut self, peer: PeerId, params: ExportParams, rib: &dyn LocRib) {
+    pub fn member_up(&mut self, peer: PeerId, params: ExportParams) {
         self.member_down(peer);
         for family in params.families.iter() {
             if let Some(key) = params.group_key(family) {
-                of_family!(self, family, join(peer, key, rib, &mut self.shared));
+                of_family!(self, family, join(peer, key));
             }
         }
         self.members.insert(peer, Member { awake: false, first: Family::Ipv4Unicast });
@@ -144,14 +166,14 @@ impl Export {
 
     /// Parameters changed in a live session: the member is owed the difference only. Nothing where they are equal.
     /// Families are negotiated, so they do not change.
-    pub fn member_changed(&mut self, peer: PeerId, params: ExportParams, rib: &dyn LocRib) {
+    pub(crate) fn member_changed(&mut self, peer: PeerId, params: ExportParams, rib: &dyn LocRib) {
         if !self.members.contains_key(&peer) {
             return;
         }
         let mut owed = false;
         for family in params.families.iter() {
             if let Some(key) = params.group_key(family) {
-                owed |= of_family!(self, family, change(peer, key, rib, &mut self.shared));
+                owed |= of_family!(self, family, rib, |tables| change(peer, key, tables, &mut self.shared));
             }
         }
         if owed {
@@ -168,13 +190,25 @@ impl Export {
         }
     }
 
-    /// The best path of a prefix changed (`None`: there is none any more).
-    pub fn route_changed(&mut self, prefix: Prefix, best: Option<&BestPath>) {
+    /// The best path of the prefix at this slot changed (`None`: there is none any more).
+    pub fn route_changed(&mut self, slot: u32, prefix: Prefix, best: Option<&BestPath>) {
         match prefix {
-            Prefix::V4(prefix) => self.v4.route_changed(prefix, best, &mut self.shared),
-            Prefix::V6(prefix) => self.v6.route_changed(prefix, best, &mut self.shared),
+            Prefix::V4(prefix) => self.v4.route_changed(slot, prefix, best, &mut self.shared),
+            Prefix::V6(prefix) => self.v6.route_changed(slot, prefix, best, &mut self.shared),
         }
         self.pass_on();
+    }
+
+    /// Whether something is kept at a slot for members that have still to be told: then the slot must stay its
+    /// prefix's until [`Export::poll_released`] names it.
+    pub fn holds(&self, family: Family, slot: u32) -> bool {
+        of_family!(self, family, holds(slot))
+    }
+
+    /// A slot at which something was kept; [`Export::holds`] tells whether that is still so.
+    pub fn poll_released(&mut self) -> Option<(Family, u32)> {
+        let v4 = self.v4.poll_released().map(|slot| (Family::Ipv4Unicast, slot));
+        v4.or_else(|| self.v6.poll_released().map(|slot| (Family::Ipv6Unicast, slot)))
     }
 
     /// A restarting speaker defers advertisement (RFC 4724 §4.1): nothing is sent until [`Export::release`].
@@ -200,7 +234,13 @@ impl Export {
     }
 
     /// Appends whole messages for a member, about `max_bytes` of them. [`PullState::More`] comes with at least one.
-    pub fn pull(&mut self, peer: PeerId, max_bytes: usize, out: &mut Vec<Bytes>) -> PullState {
+    pub(crate) fn pull(
+        &mut self,
+        peer: PeerId,
+        max_bytes: usize,
+        out: &mut Vec<Bytes>,
+        rib: &dyn LocRib,
+    ) -> PullState {
         let Some(member) = self.members.get_mut(&peer) else { return PullState::Drained };
         let families = match member.first {
             Family::Ipv4Unicast => [Family::Ipv4Unicast, Family::Ipv6Unicast],
@@ -210,7 +250,9 @@ impl Export {
         let mut budget = max_bytes;
         for family in families {
             let before = out.len();
-            if of_family!(self, family, pull(peer, budget, out, &mut self.shared)) == PullState::More {
+            let pulled =
+                of_family!(self, family, rib, |tables| pull(peer, budget, out, tables, &mut self.shared));
+            if pulled == PullState::More {
                 state = PullState::More;
                 // The other one's turn.
                 member.first = families[usize::from(family == families[0])];
@@ -243,22 +285,29 @@ impl Export {
 
     /// What the member is sent, attributes as sent, in table order: looks at no more than `limit` table slots from
     /// `position` on and returns where to go on, `None` at the end.
-    pub fn advertised(
+    pub(crate) fn advertised(
         &self,
         peer: PeerId,
-        family: Family,
-        position: usize,
+        at: (Family, usize),
         limit: usize,
-        row: &mut dyn FnMut(Prefix, &AttrSet),
+        rib: &dyn LocRib,
+        row: &mut dyn FnMut(Prefix, PathAttributes),
     ) -> Option<usize> {
-        of_family!(self, family, advertised(peer, position, limit, row))
+        let (sources, (family, position)) = (&self.shared.sources, at);
+        of_family!(self, family, rib, |tables| advertised(peer, tables.keys, sources, position, limit, row))
     }
 
     /// What the member is sent of one prefix.
-    pub fn advertised_path(&self, peer: PeerId, prefix: &Prefix) -> Option<AttrSet> {
+    pub(crate) fn advertised_path(
+        &self,
+        peer: PeerId,
+        prefix: &Prefix,
+        rib: &dyn LocRib,
+    ) -> Option<PathAttributes> {
+        let sources = &self.shared.sources;
         match prefix {
-            Prefix::V4(prefix) => self.v4.advertised_path(peer, prefix),
-            Prefix::V6(prefix) => self.v6.advertised_path(peer, prefix),
+            Prefix::V4(prefix) => self.v4.advertised_path(peer, rib.v4().find(prefix)?, sources),
+            Prefix::V6(prefix) => self.v6.advertised_path(peer, rib.v6().find(prefix)?, sources),
         }
     }
 
@@ -290,6 +339,11 @@ impl Export {
             }
         }
         self.shared.warnings.truncate(WARNINGS);
+        if self.shared.sources.len() > self.shared.forget_at.max(SOURCES_MIN) {
+            let Export { v4, v6, shared, .. } = self;
+            shared.sources.retain(|peer| v4.names(peer) || v6.names(peer));
+            shared.forget_at = 2 * shared.sources.len();
+        }
     }
 
     fn wake(&mut self, peer: PeerId) {

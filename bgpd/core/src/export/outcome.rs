@@ -3,15 +3,13 @@
 //! Pure but for a small cache: routes of one attribute set come in a row, and all but the policy's say is the same for
 //! each of them. The cache is a table of fixed size in which a newer set takes an older one's place.
 
-use std::borrow::Cow;
-
 use causeway_bgp_wire::encode::{EncodeContext, EncodedAttributes};
 use causeway_bgp_wire::{Family, PathAttributes, PrefixKey};
 
 use super::eligibility::refusal;
 use super::params::GroupKey;
-use super::rewrite::{before_policy, rewrite};
-use crate::attrs::{AttrSet, Interner};
+use super::rewrite::{NO_ADDRESS, drops_med, next_hop, rewrite};
+use crate::attrs::{AttrSet, Interner, Unpacked};
 use crate::policy::PolicyContext;
 use crate::rib::{BestPath, SessionKind, Source};
 
@@ -21,13 +19,16 @@ const REMEMBERED: usize = 64;
 /// Attributes that take less than this on the wire fit into any message.
 const SURELY_FITS: usize = 3_000;
 
+/// What rewriting adds at most, in octets: ORIGINATOR_ID, a cluster, an AS number, LOCAL_PREF, a next hop.
+const REWRITING_ADDS: usize = 200;
+
 /// What is the same for every prefix of an attribute set.
 struct Remembered {
     best: BestPath,
     /// As the policy sees it; `None`: refused before.
-    seen: Option<AttrSet>,
-    /// As sent where the policy changes nothing; filled in when first needed. `Some(None)`: cannot be sent.
-    sent: Option<Option<AttrSet>>,
+    seen: Option<Unpacked>,
+    /// Whether it can be sent where the policy changes nothing; filled in when first needed.
+    sendable: Option<bool>,
 }
 
 /// Decides what a group is sent.
@@ -37,8 +38,8 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
-    /// The attributes as sent to the group, or `None` where the path is not advertised to it. A path that is
-    /// eligible and yet cannot be sent is told of in `warnings`.
+    /// The attributes for the group, to be rewritten or finished, or `None` where the path is not advertised to it. A
+    /// path that is eligible and yet cannot be sent is told of in `warnings`.
     pub fn outcome<P: PrefixKey>(
         &mut self,
         prefix: P,
@@ -53,7 +54,7 @@ impl Outcomes {
         let place = &mut self.remembered[(best.attrs.address() >> 5) % REMEMBERED];
         let remembered = match place {
             Some(remembered) if remembered.best == *best => remembered,
-            place => place.insert(remember(best, key, interner)),
+            place => place.insert(remember(best, key)),
         };
         let seen = remembered.seen.as_ref()?;
         let own = matches!(best.source, Source::Local { .. });
@@ -66,44 +67,52 @@ impl Outcomes {
         // A rule that sets the next hop to what it was changes nothing, and yet the next hop is to stay.
         let changed = verdict.changed.or_else(|| verdict.next_hop_set.then(|| (**seen).clone()));
         if let Some(changed) = changed {
-            return match sendable::<P>(&changed, &best.source, key, verdict.next_hop_set) {
-                Ok(sent) => Some(interner.intern(sent.into_owned())),
+            return match finish::<P>(changed, &best.source, key, verdict.next_hop_set) {
+                Ok(sent) => Some(interner.intern_finished(&sent)),
                 Err(reason) => {
                     warn(reason);
                     None
                 }
             };
         }
-        let sent = &mut remembered.sent;
-        let sent = sent.get_or_insert_with(|| match sendable::<P>(seen, &best.source, key, false) {
-            Ok(Cow::Borrowed(_)) => Some(seen.clone()),
-            Ok(Cow::Owned(sent)) => Some(interner.intern(sent)),
-            Err(reason) => {
-                warn(reason);
-                None
-            }
-        });
-        sent.clone()
+        let sendable = remembered
+            .sendable
+            .get_or_insert_with(|| check_sendable::<P>(seen, &best.source, key).map_err(&mut warn).is_ok());
+        sendable.then(|| best.attrs.clone())
     }
 }
 
-fn remember(best: &BestPath, key: &GroupKey, interner: &mut Interner) -> Remembered {
-    let seen = refusal(&best.attrs, &best.source, key).is_none().then(|| {
-        match before_policy(&best.attrs, &best.source, key) {
-            Cow::Borrowed(_) => best.attrs.clone(),
-            Cow::Owned(changed) => interner.intern(changed),
-        }
-    });
-    Remembered { best: best.clone(), seen, sent: None }
+fn remember(best: &BestPath, key: &GroupKey) -> Remembered {
+    let facts = best.attrs.facts();
+    let seen = if facts.med().is_some() && drops_med(&best.source, key) {
+        let value = PathAttributes { med: None, ..best.attrs.unpack() };
+        Unpacked::with_value(best.attrs.clone(), value)
+    } else {
+        Unpacked::new(best.attrs.clone())
+    };
+    let communities: &[_] = if facts.has_communities() { &seen.communities } else { &[] };
+    let refused = refusal(communities, &best.source, key).is_some();
+    Remembered { best: best.clone(), seen: (!refused).then_some(seen), sendable: None }
+}
+
+/// Whether a message can hold what rewriting comes to, found without rewriting in the usual case.
+fn check_sendable<P: PrefixKey>(seen: &Unpacked, source: &Source, key: &GroupKey) -> Result<(), String> {
+    let hop = next_hop(seen.set().next_hop(), source, key, false).ok_or(NO_ADDRESS)?;
+    let own_family = hop.global.is_ipv4() == (P::FAMILY == Family::Ipv4Unicast);
+    // An AS number takes four octets packed and at most twelve on the wire, beside a two-octet path.
+    if own_family && 3 * seen.set().octets() + REWRITING_ADDS < SURELY_FITS {
+        return Ok(());
+    }
+    finish::<P>((**seen).clone(), source, key, false).map(|_| ())
 }
 
 /// The attributes as sent, if a message can hold them.
-fn sendable<'a, P: PrefixKey>(
-    attributes: &'a PathAttributes,
+fn finish<P: PrefixKey>(
+    attributes: PathAttributes,
     source: &Source,
     key: &GroupKey,
     keep_next_hop: bool,
-) -> Result<Cow<'a, PathAttributes>, String> {
+) -> Result<PathAttributes, String> {
     let sent = rewrite(attributes, source, key, keep_next_hop)?;
     let own_family = sent.next_hop.global.is_ipv4() == (P::FAMILY == Family::Ipv4Unicast);
     if !own_family || size_bound(&sent) >= SURELY_FITS {

@@ -4,7 +4,6 @@
 //! RFC 4271 §5.1 (AS_PATH, NEXT_HOP, MULTI_EXIT_DISC, LOCAL_PREF), RFC 2545 §2 and §3 (IPv6 next hops), RFC 4456 §8
 //! (reflection changes nothing but ORIGINATOR_ID and CLUSTER_LIST), RFC 4360 §2 (non-transitive communities).
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use causeway_bgp_wire::{NextHop, PathAttributes};
@@ -16,51 +15,44 @@ use crate::rib::{SessionKind, Source};
 /// LOCAL_PREF of a path that has none on its way into iBGP, where it is mandatory (RFC 4271 §5.1.5).
 const DEFAULT_LOCAL_PREF: u32 = 100;
 
-/// The attributes as the export policy sees them. A MULTI_EXIT_DISC of another AS does not go on to a third one
-/// (RFC 4271 §5.1.4), but one that the policy sets does; taken out first, what is there afterwards is the policy's.
-pub(super) fn before_policy<'a>(
-    attributes: &'a PathAttributes,
-    source: &Source,
-    key: &GroupKey,
-) -> Cow<'a, PathAttributes> {
-    let foreign = matches!(source, Source::Peer { .. });
-    if key.kind == SessionKind::Ebgp && foreign && attributes.med.is_some() {
-        Cow::Owned(PathAttributes { med: None, ..attributes.clone() })
-    } else {
-        Cow::Borrowed(attributes)
+/// Why a path is not sent where its next hop would have to be this speaker.
+pub(super) const NO_ADDRESS: &str = "no local address of the family to be the next hop";
+
+/// Makes of the attributes what the export policy is to see. A MULTI_EXIT_DISC of another AS does not go on to a third
+/// one (RFC 4271 §5.1.4), but one that the policy sets does; taken out first, what is there afterwards is the policy's.
+pub(super) fn before_policy(attributes: &mut PathAttributes, source: &Source, key: &GroupKey) {
+    if drops_med(source, key) {
+        attributes.med = None;
     }
 }
 
-/// The attributes as sent, borrowed where nothing changes. `keep_next_hop`: the policy has set it.
+/// Whether [`before_policy`] takes a MULTI_EXIT_DISC out.
+pub(super) fn drops_med(source: &Source, key: &GroupKey) -> bool {
+    key.kind == SessionKind::Ebgp && matches!(source, Source::Peer { .. })
+}
+
+/// The attributes as sent. `keep_next_hop`: the policy has set it.
 ///
 /// # Errors
 /// Why the path cannot be sent after all.
-pub(super) fn rewrite<'a>(
-    attributes: &'a PathAttributes,
+pub(super) fn rewrite(
+    mut attributes: PathAttributes,
     source: &Source,
     key: &GroupKey,
     keep_next_hop: bool,
-) -> Result<Cow<'a, PathAttributes>, &'static str> {
-    let mut sent = Cow::Borrowed(attributes);
-    let next_hop = next_hop(attributes, source, key, keep_next_hop)
-        .ok_or("no local address of the family to be the next hop")?;
-    if next_hop != attributes.next_hop {
-        sent.to_mut().next_hop = next_hop;
-    }
+) -> Result<PathAttributes, &'static str> {
+    attributes.next_hop = next_hop(attributes.next_hop, source, key, keep_next_hop).ok_or(NO_ADDRESS)?;
     match key.kind {
-        SessionKind::Ebgp => leave_as(sent.to_mut(), key),
+        SessionKind::Ebgp => leave_as(&mut attributes, key),
         SessionKind::Ibgp => {
-            if attributes.local_pref.is_none() {
-                sent.to_mut().local_pref = Some(DEFAULT_LOCAL_PREF);
-            }
+            attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
             if let Source::Peer { kind: SessionKind::Ibgp, router_id, .. } = source {
-                let sent = sent.to_mut();
-                sent.originator_id.get_or_insert(*router_id);
-                sent.cluster_list.insert(0, key.cluster_id);
+                attributes.originator_id.get_or_insert(*router_id);
+                attributes.cluster_list.insert(0, key.cluster_id);
             }
         }
     }
-    Ok(sent)
+    Ok(attributes)
 }
 
 /// Over the border of the AS: our number before the path, nothing that is the AS's own business.
@@ -72,10 +64,11 @@ fn leave_as(sent: &mut PathAttributes, key: &GroupKey) {
     sent.ext_communities.retain(|community| community.is_transitive());
 }
 
-fn next_hop(attributes: &PathAttributes, source: &Source, key: &GroupKey, keep: bool) -> Option<NextHop> {
+/// The next hop as sent; `None`: there is none.
+pub(super) fn next_hop(received: NextHop, source: &Source, key: &GroupKey, keep: bool) -> Option<NextHop> {
     // A next hop that is passed on goes without its link-local companion, which means nothing beyond its own link
     // (RFC 2545 §3); one that is nothing but link-local cannot be passed on.
-    let passed_on = NextHop { global: attributes.next_hop.global, link_local: None };
+    let passed_on = NextHop { global: received.global, link_local: None };
     if keep {
         return Some(passed_on);
     }
@@ -101,7 +94,9 @@ mod tests {
     const LOCAL: Source = Source::Local { export: true };
 
     fn sent(attributes: &PathAttributes, source: &Source, key: &GroupKey) -> PathAttributes {
-        rewrite(&before_policy(attributes, source, key), source, key, false).unwrap().into_owned()
+        let mut seen = attributes.clone();
+        before_policy(&mut seen, source, key);
+        rewrite(seen, source, key, false).unwrap()
     }
 
     #[test]
@@ -140,7 +135,7 @@ mod tests {
             let key = GroupKey { next_hop_mode: mode, ..key(kind, true) };
             assert_eq!(sent(&path, &source, &key).next_hop, expected, "{source:?} {kind:?} {mode:?}");
         }
-        let set_by_policy = rewrite(&path, &LOCAL, &key(Ebgp, false), true).unwrap().next_hop;
+        let set_by_policy = rewrite(path.clone(), &LOCAL, &key(Ebgp, false), true).unwrap().next_hop;
         assert_eq!(set_by_policy, theirs);
     }
 
@@ -148,9 +143,9 @@ mod tests {
     fn without_an_address_of_the_family_there_is_no_next_hop_self() {
         let key = |kind| GroupKey { self_next_hop: None, ..key(kind, false) };
         let path = attributes(7);
-        assert!(rewrite(&path, &LOCAL, &key(SessionKind::Ibgp), false).is_err());
-        assert!(rewrite(&path, &from_ebgp(1), &key(SessionKind::Ebgp), false).is_err());
-        assert!(rewrite(&path, &from_ebgp(1), &key(SessionKind::Ibgp), false).is_ok());
+        assert!(rewrite(path.clone(), &LOCAL, &key(SessionKind::Ibgp), false).is_err());
+        assert!(rewrite(path.clone(), &from_ebgp(1), &key(SessionKind::Ebgp), false).is_err());
+        assert!(rewrite(path.clone(), &from_ebgp(1), &key(SessionKind::Ibgp), false).is_ok());
     }
 
     #[test]
@@ -176,7 +171,8 @@ mod tests {
         assert_eq!(sent(&path, &from_ibgp(1, false), &key(SessionKind::Ebgp, false)).med, None);
         assert_eq!(sent(&path, &from_ebgp(1), &key(SessionKind::Ibgp, false)).med, Some(50));
         assert_eq!(sent(&path, &LOCAL, &key(SessionKind::Ebgp, false)).med, Some(50));
-        let policy_set = rewrite(&path, &from_ebgp(1), &key(SessionKind::Ebgp, false), false).unwrap().med;
+        let policy_set =
+            rewrite(path.clone(), &from_ebgp(1), &key(SessionKind::Ebgp, false), false).unwrap().med;
         assert_eq!(policy_set, Some(50));
     }
 

@@ -17,12 +17,14 @@ use causeway_bgp_wire::{Nlri, PrefixKey};
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 
-use super::adj_rib_out::{AdjRibOut, Entry, Epoch, LAST_EPOCH, Stand, State, same_attributes};
+use super::adj_rib_out::{AdjRibOut, Entry, Epoch, LAST_EPOCH, Origin, Stand, State};
 use super::block::{BlockBuilder, Counts};
 use super::journal::{Journal, Position};
-use super::pending::{Pending, Told};
+use super::pending::{Front, Pending, Told};
+use super::sender::Sender;
 use crate::attrs::AttrSet;
 use crate::event::PeerId;
+use crate::rib::slots::Keys;
 
 /// About how many octets one step encodes.
 const STEP_BYTES: usize = 64 * 1024;
@@ -35,7 +37,7 @@ const SWEEP_MIN: usize = 1024;
 
 /// Table, pending queue and journal.
 pub(super) struct Stream<P> {
-    pub table: AdjRibOut<P>,
+    pub table: AdjRibOut,
     pub pending: Pending,
     pub journal: Journal,
     /// Who is a member: an origin that is none needs no octets of its own.
@@ -105,67 +107,67 @@ impl<P: PrefixKey> Stream<P> {
     }
 
     /// What members were last told of an entry.
-    pub fn told(&self, entry: &Entry<P>) -> Told {
+    pub fn told(&self, entry: &Entry) -> Told {
         match entry.stand() {
             Stand::Told(epoch) => Told { state: entry.state(), epoch },
-            Stand::Pending(record) => self.pending.told(record).clone(),
+            Stand::Pending(number) => self.pending.told(number).clone(),
         }
     }
 
-    /// Puts a route into the table as told: for the first filling, which members get by walking.
-    pub fn fill(&mut self, prefix: P, state: State) {
-        let slot = self.table.find(&prefix).unwrap_or_else(|| self.table.insert(prefix));
-        self.table.set(slot, state);
-        self.table.entry(slot).set_stand(Stand::Told(self.epoch));
-        self.used = true;
+    /// Puts a route into the table that is there since before anybody was told of anything: members get it by walking.
+    pub fn fill(&mut self, slot: u32, state: State) {
+        if self.table.get(slot).is_none() {
+            self.table.insert(slot);
+            self.table.set(slot, state, Stand::Told(0));
+        }
     }
 
     /// What the members are to see of a prefix from now on.
-    pub fn change(&mut self, prefix: P, state: State) {
-        let slot = match self.table.find(&prefix) {
-            Some(slot) => slot,
+    pub fn change(&mut self, slot: u32, state: State, sender: Sender<'_>) {
+        let entry = match self.table.get(slot) {
+            Some(entry) => entry,
             None if state.attrs.is_none() => return,
-            None => self.table.insert(prefix),
+            None => &*self.table.insert(slot),
         };
-        let entry = self.table.entry(slot);
-        let before = entry.state();
-        if before.same(&state) {
+        let (before, stand) = (entry.state(), entry.stand());
+        if sender.same(&before, &state) {
             return;
         }
-        match entry.stand() {
+        match stand {
             Stand::Told(epoch) => {
                 // A withdrawal is not for the origin of what is withdrawn.
                 let state = match state.attrs {
                     None => State { attrs: None, origin: before.origin },
                     Some(_) => state,
                 };
-                let record = self.pending.insert(slot, &state, Told { state: before, epoch });
-                self.table.entry(slot).set_stand(Stand::Pending(record));
-                self.table.set(slot, state);
+                let number = self.pending.insert(slot, &state, Told { state: before, epoch });
+                self.table.set(slot, state, Stand::Pending(number));
             }
-            Stand::Pending(record) if self.pending.told(record).state.same(&state) => {
-                let told = self.pending.remove(record);
+            Stand::Pending(number) if sender.same(&self.pending.told(number).state, &state) => {
+                let told = self.pending.remove(number);
                 self.take_back(slot, told);
             }
-            Stand::Pending(record) => {
+            Stand::Pending(number) => {
                 let state = match state.attrs {
-                    None => State { attrs: None, origin: self.pending.told(record).state.origin },
+                    None => State { attrs: None, origin: self.pending.told(number).state.origin },
                     Some(_) => state,
                 };
-                self.pending.reinsert(record, &state);
-                self.table.set(slot, state);
+                self.pending.push(slot, &state);
+                self.table.set(slot, state, stand);
             }
         }
         if self.pending.is_empty() {
             self.emptied();
+        } else if self.pending.wants_compaction() {
+            let table = &self.table;
+            self.pending.compact(|slot, attrs, origin| waits(table, slot, attrs, origin).is_some());
         }
     }
 
     /// The prefix is as members were told after all.
     fn take_back(&mut self, slot: u32, told: Told) {
         let gone = told.state.attrs.is_none();
-        self.table.set(slot, told.state);
-        self.table.entry(slot).set_stand(Stand::Told(told.epoch));
+        self.table.set(slot, told.state, Stand::Told(told.epoch));
         match (gone, told.epoch) {
             // Nobody was ever told of it.
             (true, 0) => self.table.remove(slot),
@@ -177,27 +179,30 @@ impl<P: PrefixKey> Stream<P> {
     /// Where nobody reads the journal, what is pending need not be written: who joins gets it by walking.
     pub fn absorb(&mut self) {
         while let Some(front) = self.pending.front() {
-            while let Some((slot, _)) = self.pending.pop(&front) {
-                self.set_told(slot);
+            while let Some(slot) = self.pending.pop(&front) {
+                self.tell(slot, &front);
             }
         }
         self.emptied();
     }
 
-    fn set_told(&mut self, slot: u32) {
+    /// A slot was taken out of the queue: what members knew so far, unless it is bygone.
+    fn tell(&mut self, slot: u32, front: &Front) -> Option<Told> {
+        let number = waits(&self.table, slot, front.attrs.as_ref(), front.origin)?;
+        let told = self.pending.remove(number);
         let epoch = self.epoch;
-        let entry = self.table.entry(slot);
-        entry.set_stand(Stand::Told(epoch));
-        if entry.attrs().is_none() {
+        self.table.get_mut(slot)?.set_stand(Stand::Told(epoch));
+        if front.attrs.is_none() {
             self.tombstones.push(slot);
         }
         self.used = true;
         self.version += 1;
+        Some(told)
     }
 
     /// Encodes a step's worth of what is pending into the journal. `walking`: some member is in the middle of a walk
     /// and relies on finding in the journal whatever is told from its mark on.
-    pub fn write(&mut self, walking: bool) {
+    pub fn write(&mut self, walking: bool, keys: &Keys<P>, sender: Sender<'_>) {
         while self.builder.len() < STEP_BYTES
             && let Some(front) = self.pending.front()
         {
@@ -211,14 +216,17 @@ impl<P: PrefixKey> Stream<P> {
                 (std::mem::take(&mut self.scratch.shared), std::mem::take(&mut self.scratch.owed));
             let room = (STEP_BYTES.saturating_sub(self.builder.len()) / 4).clamp(64, STEP_PREFIXES);
             while batch.shared.len() < room
-                && let Some((slot, told)) = self.pending.pop(&front)
+                && let Some(slot) = self.pending.pop(&front)
             {
-                self.set_told(slot);
-                let prefix = self.table.entry(slot).prefix;
-                batch.add(prefix, &told.state);
+                if let Some(told) = self.tell(slot, &front) {
+                    let same = |before: &_, now: &_| {
+                        sender.same_attributes((before, told.state.origin), (now, front.origin))
+                    };
+                    batch.add(keys.key(slot), &told.state, same);
+                }
             }
             let is_member = |peer: &PeerId| self.members.contains(peer);
-            batch.encode(&self.context, &mut self.builder, &mut self.scratch.octets, is_member);
+            batch.encode(&self.context, sender, &mut self.builder, &mut self.scratch.octets, is_member);
             batch.shared.clear();
             batch.owed.clear();
             (self.scratch.shared, self.scratch.owed) = (batch.shared, batch.owed);
@@ -237,7 +245,7 @@ impl<P: PrefixKey> Stream<P> {
 
     fn emptied(&mut self) {
         self.emptied = (self.emptied.0 + 1, self.journal.end());
-        self.pending.shrink();
+        self.pending.reset();
     }
 
     /// How many tombstones there are.
@@ -279,6 +287,15 @@ impl<P: PrefixKey> Stream<P> {
     }
 }
 
+/// The number of what members know of a slot, if it waits with these attributes and origin.
+fn waits(table: &AdjRibOut, slot: u32, attrs: Option<&AttrSet>, origin: Origin) -> Option<u32> {
+    let entry = table.get(slot)?;
+    match entry.stand() {
+        Stand::Pending(number) if entry.attrs() == attrs && entry.origin() == origin => Some(number),
+        Stand::Pending(_) | Stand::Told(_) => None,
+    }
+}
+
 /// Prefixes that go into messages together.
 #[derive(Clone, Debug)]
 pub(super) struct Batch<P> {
@@ -310,16 +327,14 @@ impl<P> Default for Batch<P> {
 }
 
 impl<P: PrefixKey> Batch<P> {
-    /// Adds a prefix of which members were last told `told`.
-    pub fn add(&mut self, prefix: P, told: &State) {
-        if let Some(attrs) = &self.attrs {
+    /// Adds a prefix of which members were last told `told`. `same`: whether those attributes and these are the same to
+    /// them.
+    pub fn add(&mut self, prefix: P, told: &State, same: impl FnOnce(&AttrSet, &AttrSet) -> bool) {
+        if let (Some(attrs), Some(before)) = (&self.attrs, &told.attrs) {
             if self.except.is_some_and(|member| told.reached(member)) {
                 self.owed.push(prefix);
             }
-            if !self.repeat
-                && let Some(before) = &told.attrs
-                && same_attributes(before, attrs)
-            {
+            if !self.repeat && same(before, attrs) {
                 self.only.extend(told.origin.map(|origin| (origin, prefix)));
                 return;
             }
@@ -331,19 +346,27 @@ impl<P: PrefixKey> Batch<P> {
     pub fn encode(
         &mut self,
         context: &EncodeContext,
+        sender: Sender<'_>,
         builder: &mut BlockBuilder,
         octets: &mut Vec<u8>,
         is_member: impl Fn(&PeerId) -> bool,
     ) {
-        let encoded = self.attrs.as_ref().map(|attrs| EncodedAttributes::<P>::new(attrs, context));
-        let write = |prefixes: &[P], out: &mut Vec<u8>| {
-            let nlri = prefixes.iter().map(|prefix| Nlri::from(*prefix));
-            match &encoded {
-                None => withdraw(prefixes, context, out),
-                // What cannot be sent was found out when the outcome for the group was decided.
-                Some(Err(_)) => Counts::default(),
-                Some(Ok(encoded)) => Counts { updates: encoded.announce(nlri, out) as u32, withdrawn: 0 },
+        let needed = !(self.shared.is_empty() && self.only.is_empty());
+        // What cannot be sent was found out when the outcome for the group was decided; what is from a source that
+        // is forgotten is about to be withdrawn.
+        let encoded = self.attrs.as_ref().filter(|_| needed).map(|attrs| {
+            let sent = sender.sent(attrs, self.except)?;
+            EncodedAttributes::<P>::new(&sent, context).ok()
+        });
+        let withdrawn = self.attrs.is_none();
+        let write = |prefixes: &[P], out: &mut Vec<u8>| match &encoded {
+            _ if prefixes.is_empty() => Counts::default(),
+            _ if withdrawn => withdraw(prefixes, context, out),
+            Some(Some(encoded)) => {
+                let nlri = prefixes.iter().map(|prefix| Nlri::from(*prefix));
+                Counts { updates: encoded.announce(nlri, out) as u32, withdrawn: 0 }
             }
+            Some(None) | None => Counts::default(),
         };
         octets.clear();
         let except = self.except.filter(&is_member);

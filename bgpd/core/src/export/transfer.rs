@@ -7,15 +7,20 @@
 use std::sync::Arc;
 
 use causeway_bgp_wire::PrefixKey;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 
-use super::adj_rib_out::State;
+use super::adj_rib_out::Origin;
 use super::block::{Block, BlockBuilder, Counts};
 use super::group::Group;
-use super::pending::{Pending, Told};
+use super::pending::Told;
 use super::reader::{Due, Phase};
+use super::sender::{Sender, Sources};
 use super::stream::{Batch, Stream};
 use super::walk::Since;
+use crate::attrs::AttrSet;
 use crate::event::PeerId;
+use crate::rib::slots::Keys;
 
 /// At most this many prefixes become one block.
 const BLOCK_PREFIXES: usize = 8 * 1024;
@@ -43,82 +48,124 @@ impl Differences {
     /// What turns the old group's table into the new one's; only the withdrawals unless `everything`.
     fn between<P: PrefixKey>(
         &mut self,
-        old: &Stream<P>,
-        new: &Stream<P>,
-        serials: [u64; 2],
+        old: &Group<P>,
+        new: &Group<P>,
         everything: bool,
+        keys: &Keys<P>,
+        sources: &Sources,
     ) -> &[Arc<Block>] {
-        let key = [(serials[0], old.version), (serials[1], new.version)];
+        let key = [(old.serial, old.stream.version), (new.serial, new.stream.version)];
         let known = self.last.take().filter(|last| last.key == key && last.everything == everything);
-        let difference =
-            known.unwrap_or_else(|| Difference { key, everything, blocks: difference(old, new, everything) });
+        let difference = known.unwrap_or_else(|| {
+            let sides = Sides {
+                old: Side { stream: &old.stream, sender: Sender { key: &old.key, sources } },
+                new: Side { stream: &new.stream, sender: Sender { key: &new.key, sources } },
+                compared: HashMap::default(),
+            };
+            Difference { key, everything, blocks: sides.difference(everything, keys) }
+        });
         &self.last.insert(difference).blocks
     }
 }
 
-fn difference<P: PrefixKey>(old: &Stream<P>, new: &Stream<P>, everything: bool) -> Vec<Arc<Block>> {
-    // Slots below are those of `old` for withdrawals, those of `new` for announcements.
-    let mut changes = Pending::new();
-    // Withdrawn from a member whose own path it is in the new group.
-    let mut own = Batch::default();
-    for slot in 0..old.table.slots() {
-        let Some(entry) = old.table.get(slot) else { continue };
-        let before = old.told(entry);
-        let after = told_of(new, &entry.prefix).state;
-        // Of a tombstone a member that has not heard everything may still know something else.
-        let known = before.state.attrs.is_some() || !everything;
-        if after.attrs.is_none() && known {
-            // Nor is the origin known to be without a path.
-            let origin = before.state.origin.filter(|_| everything);
-            changes.insert(slot, &State { attrs: None, origin }, before);
-        } else if let (Some(origin), true, false) = (after.origin, known, everything) {
-            own.only.push((origin, entry.prefix));
-        }
-    }
-    for slot in (0..new.table.slots()).filter(|_| everything) {
-        let Some(entry) = new.table.get(slot) else { continue };
-        let after = new.told(entry).state;
-        let before = told_of(old, &entry.prefix);
-        if after.attrs.is_some() && !before.state.same(&after) {
-            changes.insert(slot, &after, before);
-        }
-    }
-    encode(changes, own, old, new)
+/// One of the two groups.
+struct Side<'a, P> {
+    stream: &'a Stream<P>,
+    sender: Sender<'a>,
 }
 
-fn told_of<P: PrefixKey>(stream: &Stream<P>, prefix: &P) -> Told {
-    let entry = stream.table.find(prefix).and_then(|slot| stream.table.get(slot));
-    let never = || Told { state: State { attrs: None, origin: None }, epoch: 0 };
-    entry.map_or_else(never, |entry| stream.told(entry))
+impl<P: PrefixKey> Side<'_, P> {
+    fn told(&self, slot: u32) -> Told {
+        self.stream.table.get(slot).map_or(Told::NEVER, |entry| self.stream.told(entry))
+    }
 }
 
-fn encode<P: PrefixKey>(
-    mut changes: Pending,
-    mut own: Batch<P>,
-    old: &Stream<P>,
-    new: &Stream<P>,
-) -> Vec<Arc<Block>> {
-    let (mut blocks, mut builder, mut octets) = (Vec::new(), BlockBuilder::default(), Vec::new());
-    // Who moves later may be an origin, so every origin gets octets of its own.
-    let everybody = |_: &PeerId| true;
-    own.encode(new.context(), &mut builder, &mut octets, everybody);
-    while let Some(front) = changes.front() {
-        let mut batch = Batch { attrs: front.attrs.clone(), except: front.origin, ..Batch::default() };
-        let of = if batch.attrs.is_some() { new } else { old };
-        while batch.shared.len() < BLOCK_PREFIXES
-            && let Some((slot, told)) = changes.pop(&front)
-        {
-            if let Some(entry) = of.table.get(slot) {
-                batch.add(entry.prefix, &told.state);
+type Pair = (AttrSet, Origin, AttrSet, Origin);
+
+/// The two groups, and which attributes of theirs come to the same.
+struct Sides<'a, P> {
+    old: Side<'a, P>,
+    new: Side<'a, P>,
+    compared: HashMap<Pair, bool, RandomState>,
+}
+
+impl<P: PrefixKey> Sides<'_, P> {
+    fn difference(mut self, everything: bool, keys: &Keys<P>) -> Vec<Arc<Block>> {
+        let mut withdrawn = Batches::default();
+        let mut announced = Batches::default();
+        // Withdrawn from a member whose own path it is in the new group.
+        let mut own = Batch::default();
+        for slot in self.old.stream.table.slots() {
+            let before = self.old.told(slot).state;
+            let after = self.new.told(slot).state;
+            // Of a tombstone a member that has not heard everything may still know something else.
+            let known = before.attrs.is_some() || !everything;
+            if after.attrs.is_none() && known {
+                // Nor is the origin known to be without a path.
+                let origin = before.origin.filter(|_| everything);
+                withdrawn.of(None, origin).add(keys.key(slot), &before, |_, _| false);
+            } else if let (Some(origin), true, false) = (after.origin, known, everything) {
+                own.only.push((origin, keys.key(slot)));
             }
         }
-        batch.encode(new.context(), &mut builder, &mut octets, everybody);
-        if builder.len() >= BLOCK_BYTES {
-            blocks.extend(builder.finish(0).map(Arc::new));
+        for slot in self.new.stream.table.slots().filter(|_| everything) {
+            let (before, after) = (self.old.told(slot).state, self.new.told(slot).state);
+            let Some(attrs) = &after.attrs else { continue };
+            let same = before
+                .attrs
+                .as_ref()
+                .is_some_and(|known| self.same_attributes((known, before.origin), (attrs, after.origin)));
+            if !(same && before.origin == after.origin) {
+                announced.of(after.attrs, after.origin).add(keys.key(slot), &before, |_, _| same);
+            }
         }
+        let (mut blocks, mut builder, mut octets) = (Vec::new(), BlockBuilder::default(), Vec::new());
+        let withdrawn = std::iter::once(own).chain(withdrawn.batches).map(|batch| (batch, self.old.sender));
+        let announced = announced.batches.into_iter().map(|batch| (batch, self.new.sender));
+        for (mut batch, sender) in withdrawn.chain(announced) {
+            // Who moves later may be an origin, so every origin gets octets of its own.
+            batch.encode(self.new.stream.context(), sender, &mut builder, &mut octets, |_| true);
+            if builder.len() >= BLOCK_BYTES {
+                blocks.extend(builder.finish(0).map(Arc::new));
+            }
+        }
+        blocks.extend(builder.finish(0).map(Arc::new));
+        blocks
     }
-    blocks.extend(builder.finish(0).map(Arc::new));
-    blocks
+
+    /// Whether attributes of the old group look to its members as those of the new one do to its own.
+    fn same_attributes(&mut self, before: (&AttrSet, Origin), after: (&AttrSet, Origin)) -> bool {
+        let (old, new) = (self.old.sender, self.new.sender);
+        let pair = (before.0.clone(), before.1, after.0.clone(), after.1);
+        *self.compared.entry(pair).or_insert_with(|| {
+            let sent = old.sent(before.0, before.1);
+            sent.is_some() && sent == new.sent(after.0, after.1)
+        })
+    }
+}
+
+/// Batches by attributes and origin, in the order they came into being.
+struct Batches<P> {
+    batches: Vec<Batch<P>>,
+    by_key: HashMap<(Option<AttrSet>, Origin), usize, RandomState>,
+}
+
+impl<P> Default for Batches<P> {
+    fn default() -> Self {
+        Batches { batches: Vec::new(), by_key: HashMap::default() }
+    }
+}
+
+impl<P: PrefixKey> Batches<P> {
+    /// A batch of these that is not full.
+    fn of(&mut self, attrs: Option<AttrSet>, origin: Origin) -> &mut Batch<P> {
+        let index = self.by_key.entry((attrs.clone(), origin)).or_insert(usize::MAX);
+        if self.batches.get(*index).is_none_or(|batch| batch.shared.len() >= BLOCK_PREFIXES) {
+            *index = self.batches.len();
+            self.batches.push(Batch { attrs, except: origin, ..Batch::default() });
+        }
+        &mut self.batches[*index]
+    }
 }
 
 /// Moves a member. Returns false where it is none of the old group's.
@@ -127,6 +174,8 @@ pub(super) fn transfer<P: PrefixKey>(
     new: &mut Group<P>,
     peer: PeerId,
     differences: &mut Differences,
+    keys: &Keys<P>,
+    sources: &Sources,
 ) -> bool {
     let Some(reader) = old.readers.get(&peer) else { return false };
     let rest = reader.position().map(|at| old.rest_of_journal(peer, at)).unwrap_or_default();
@@ -139,8 +188,7 @@ pub(super) fn transfer<P: PrefixKey>(
     let knows_nothing = phase == Phase::Start(Since::NOTHING_KNOWN);
     let mut owed = rest;
     if !knows_nothing {
-        let serials = [old.serial, new.serial];
-        for block in differences.between(&old.stream, &new.stream, serials, knows_everything) {
+        for block in differences.between(old, new, knows_everything, keys, sources) {
             let mut out = Vec::new();
             let mut counts = block.hand_out(peer, &mut out);
             owed.extend(out.into_iter().map(|bytes| (bytes, std::mem::take::<Counts>(&mut counts))));

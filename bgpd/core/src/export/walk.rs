@@ -12,8 +12,10 @@ use hashbrown::HashMap;
 
 use super::adj_rib_out::{Epoch, Origin};
 use super::block::{Block, BlockBuilder};
+use super::sender::Sender;
 use super::stream::{Batch, Stream};
 use crate::attrs::AttrSet;
+use crate::rib::slots::Keys;
 
 /// How many slices are kept for members that come to the same place.
 const KEPT_SLICES: usize = 8;
@@ -63,22 +65,30 @@ impl Slices {
         Slices { slots, kept: VecDeque::new(), builder: BlockBuilder::default() }
     }
 
-    /// The slice at this place, and the slot the next begins at: `None` where this one was the last. That may be
-    /// the end of the table as it was when the slice was made, since what comes after was told after the mark.
+    /// Where the slice that begins at this slot ends.
+    pub fn end_of(&self, slot: u32) -> u32 {
+        slot.saturating_add(self.slots)
+    }
+
+    /// The slice at this place, and the slot the next begins at: `None` where this one was the last, since it came to
+    /// `end`. That may be the end of the table as it was when the slice was made, since what comes after was told after
+    /// the mark.
     pub fn slice<P: PrefixKey>(
         &mut self,
         stream: &Stream<P>,
         place: Place,
+        end: u32,
+        keys: &Keys<P>,
+        sender: Sender<'_>,
     ) -> (Option<Arc<Block>>, Option<u32>) {
         if let Some(slice) = self.kept.iter().find(|slice| slice.place == place) {
             return (slice.block.clone(), slice.next);
         }
-        let end = stream.table.slots();
-        let next = place.slot.saturating_add(self.slots);
+        let next = self.end_of(place.slot);
         let mut octets = Vec::new();
-        for mut batch in batches(stream, place, next.min(end)) {
+        for mut batch in batches(stream, place, next.min(stream.table.end()), keys) {
             // Slices are kept for members still to come, so every origin gets octets of its own.
-            batch.encode(stream.context(), &mut self.builder, &mut octets, |_| true);
+            batch.encode(stream.context(), sender, &mut self.builder, &mut octets, |_| true);
         }
         let block = self.builder.finish(place.mark).map(Arc::new);
         let next = (next < end).then_some(next);
@@ -97,18 +107,18 @@ impl Slices {
 
 /// What a member is told of the slots from the place on up to `end`: withdrawals first, then by attributes and origin
 /// in the order of the table.
-fn batches<P: PrefixKey>(stream: &Stream<P>, place: Place, end: u32) -> Vec<Batch<P>> {
+fn batches<P: PrefixKey>(stream: &Stream<P>, place: Place, end: u32, keys: &Keys<P>) -> Vec<Batch<P>> {
     let mut withdrawn: Vec<Batch<P>> = vec![Batch::default()];
     let mut announced: Vec<Batch<P>> = Vec::new();
     let mut by_key: HashMap<(Option<AttrSet>, Origin), usize, RandomState> = HashMap::default();
-    for entry in (place.slot..end).filter_map(|slot| stream.table.get(slot)) {
+    for (slot, entry) in (place.slot..end).filter_map(|slot| Some((slot, stream.table.get(slot)?))) {
         let told = stream.told(entry);
         let origin = told.state.origin;
         let missed = place.since.withdrawn.is_some_and(|since| told.epoch >= since);
         // The origin of a path, or of the last one, may have had another's before and missed that it went: what was
         // told since leaves the origin out, in the journal too.
         if let (Some(origin), true) = (origin, missed) {
-            withdrawn[0].only.push((origin, entry.prefix));
+            withdrawn[0].only.push((origin, keys.key(slot)));
         }
         if told.epoch >= place.mark {
             continue;
@@ -122,7 +132,7 @@ fn batches<P: PrefixKey>(stream: &Stream<P>, place: Place, end: u32) -> Vec<Batc
             queue.push(Batch { attrs: told.state.attrs.clone(), except: origin, ..Batch::default() });
             queue.len() - 1
         });
-        queue[*index].shared.push(entry.prefix);
+        queue[*index].shared.push(keys.key(slot));
     }
     withdrawn.append(&mut announced);
     withdrawn

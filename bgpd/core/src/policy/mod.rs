@@ -7,6 +7,7 @@
 
 mod rule;
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use causeway_bgp_wire::PathAttributes;
@@ -52,18 +53,19 @@ pub struct RuleChain {
 }
 
 impl RuleChain {
+    /// The attributes are looked at only if there is a rule.
     fn decide(
         &self,
         prefix: &Prefix,
-        attributes: &PathAttributes,
+        attributes: &impl Borrow<PathAttributes>,
         context: &PolicyContext,
     ) -> Option<Verdict> {
         let rules = match prefix {
             Prefix::V4(_) => &self.v4,
             Prefix::V6(_) => &self.v6,
         };
-        let rule = rules.iter().find(|rule| rule.conditions.hold(prefix, attributes, context))?;
-        Some(rule.apply(attributes))
+        let rule = rules.iter().find(|rule| rule.conditions.hold(prefix, attributes.borrow(), context))?;
+        Some(rule.apply(attributes.borrow()))
     }
 }
 
@@ -119,7 +121,12 @@ impl ImportPolicy {
     }
 
     /// What becomes of this path.
-    pub fn evaluate(&self, prefix: &Prefix, attributes: &PathAttributes, context: &PolicyContext) -> Verdict {
+    pub fn evaluate(
+        &self,
+        prefix: &Prefix,
+        attributes: &impl Borrow<PathAttributes>,
+        context: &PolicyContext,
+    ) -> Verdict {
         if let Some(own) = find_range(&self.never, prefix) {
             return Verdict::plain(false, &own.rule);
         }
@@ -170,7 +177,12 @@ impl ExportPolicy {
     }
 
     /// What becomes of this path.
-    pub fn evaluate(&self, prefix: &Prefix, attributes: &PathAttributes, context: &PolicyContext) -> Verdict {
+    pub fn evaluate(
+        &self,
+        prefix: &Prefix,
+        attributes: &impl Borrow<PathAttributes>,
+        context: &PolicyContext,
+    ) -> Verdict {
         if let Some(verdict) = self.chain.decide(prefix, attributes, context) {
             return verdict;
         }

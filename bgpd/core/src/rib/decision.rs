@@ -11,20 +11,24 @@ use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-use causeway_bgp_wire::{Asn, NextHop, PathAttributes};
+use causeway_bgp_wire::{Asn, Origin};
 use smallvec::SmallVec;
 
 use super::SessionKind;
+use super::path::NextHopId;
+use crate::attrs::Facts;
 use crate::event::PeerId;
 
 /// Degree of preference of a path without LOCAL_PREF.
-pub const DEFAULT_LOCAL_PREF: u32 = 100;
+pub(crate) const DEFAULT_LOCAL_PREF: u32 = 100;
 
 /// An eligible path with what the decision looks at.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidate<'a> {
-    /// Attributes after import policy.
-    pub attrs: &'a PathAttributes,
+pub(crate) struct Candidate {
+    /// Of the attributes after import policy.
+    pub facts: Facts,
+    /// Number of the next hop.
+    pub next_hop: NextHopId,
     /// This speaker originates it.
     pub local: bool,
     /// Kind of the session it came over.
@@ -41,7 +45,7 @@ pub struct Candidate<'a> {
 
 /// A step of the decision, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Step {
+pub(crate) enum Step {
     /// This speaker's own prefixes come before everything.
     Local,
     /// Higher degree of preference (RFC 4271 §9.1.1).
@@ -68,7 +72,7 @@ pub enum Step {
 
 /// Outcome for one candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It won; what the last rival lost at, if there was one.
     Best(Option<Step>),
     /// It lost at this step to the candidate of this index.
@@ -77,11 +81,21 @@ pub enum Fate {
 
 /// Outcome for all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// Index of the best candidate.
     pub best: usize,
     /// Indices of the equal paths to install, the best first; one at least.
     pub equal: SmallVec<[usize; 4]>,
+}
+
+/// What comes before MULTI_EXIT_DISC, the lower the better: as far as this tells two paths apart, no third path changes
+/// which of them is better.
+pub(crate) type Rank = (bool, Reverse<u32>, usize, Origin);
+
+/// The rank of a path.
+pub(crate) fn rank(local: bool, facts: &Facts) -> Rank {
+    let local_pref = facts.local_pref().unwrap_or(DEFAULT_LOCAL_PREF);
+    (!local, Reverse(local_pref), facts.as_path_length(), facts.origin())
 }
 
 type Indices = SmallVec<[usize; 16]>;
@@ -105,28 +119,24 @@ fn keep_lowest<T: Ord>(
 }
 
 /// The neighbouring AS a MED is compared within; `None` is this AS (RFC 4271 §9.1.2.2 c).
-fn neighbour(candidate: &Candidate<'_>) -> Option<Asn> {
-    candidate.attrs.as_path.neighbour_as()
+fn neighbour(candidate: &Candidate) -> Option<Asn> {
+    candidate.facts.neighbour_as()
 }
 
-fn med(candidate: &Candidate<'_>) -> u32 {
-    candidate.attrs.med.unwrap_or(0)
+fn med(candidate: &Candidate) -> u32 {
+    candidate.facts.med().unwrap_or(0)
 }
 
-fn local_pref(candidate: &Candidate<'_>) -> u32 {
-    candidate.attrs.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
+fn local_pref(candidate: &Candidate) -> u32 {
+    candidate.facts.local_pref().unwrap_or(DEFAULT_LOCAL_PREF)
 }
 
-fn identifier(candidate: &Candidate<'_>) -> Ipv4Addr {
-    candidate.attrs.originator_id.unwrap_or(candidate.router_id)
+fn identifier(candidate: &Candidate) -> Ipv4Addr {
+    candidate.facts.originator_id().unwrap_or(candidate.router_id)
 }
 
 /// Removes each path that has a lower MED beside it from the same neighbour.
-fn keep_lowest_med(
-    candidates: &[Candidate<'_>],
-    alive: &mut Indices,
-    lost: &mut impl FnMut(usize, Step, usize),
-) {
+fn keep_lowest_med(candidates: &[Candidate], alive: &mut Indices, lost: &mut impl FnMut(usize, Step, usize)) {
     let mut lowest: SmallVec<[(Option<Asn>, usize); 8]> = SmallVec::new();
     for index in alive.iter().copied() {
         let asn = neighbour(&candidates[index]);
@@ -152,7 +162,7 @@ fn keep_lowest_med(
 /// Runs the steps; `None` without candidates. `lost` is told of every loser: its index, the step, the index of a
 /// candidate it lost to.
 fn run(
-    candidates: &[Candidate<'_>],
+    candidates: &[Candidate],
     max_paths: usize,
     mut lost: impl FnMut(usize, Step, usize),
 ) -> Option<Selection> {
@@ -164,17 +174,17 @@ fn run(
     let mut alive: Indices = (0..c.len()).collect();
     keep_lowest(&mut alive, Step::Local, |i| !c[i].local, lost);
     keep_lowest(&mut alive, Step::LocalPref, |i| Reverse(local_pref(&c[i])), lost);
-    keep_lowest(&mut alive, Step::AsPathLength, |i| c[i].attrs.as_path.length(), lost);
-    keep_lowest(&mut alive, Step::Origin, |i| c[i].attrs.origin, lost);
+    keep_lowest(&mut alive, Step::AsPathLength, |i| c[i].facts.as_path_length(), lost);
+    keep_lowest(&mut alive, Step::Origin, |i| c[i].facts.origin(), lost);
     keep_lowest_med(c, &mut alive, lost);
     keep_lowest(&mut alive, Step::EbgpOverIbgp, |i| c[i].kind == SessionKind::Ibgp, lost);
     keep_lowest(&mut alive, Step::IgpCost, |i| c[i].igp_cost, lost);
 
     let mut equal: SmallVec<[usize; 4]> = alive.iter().copied().collect();
-    equal.sort_by_key(|i| (identifier(&c[*i]), c[*i].attrs.cluster_list.len(), c[*i].address, c[*i].peer));
-    let mut next_hops: SmallVec<[NextHop; 4]> = SmallVec::new();
+    equal.sort_by_key(|i| (identifier(&c[*i]), c[*i].facts.cluster_list_length(), c[*i].address, c[*i].peer));
+    let mut next_hops: SmallVec<[NextHopId; 4]> = SmallVec::new();
     equal.retain(|i| {
-        let next_hop = c[*i].attrs.next_hop;
+        let next_hop = c[*i].next_hop;
         let counted = next_hops.contains(&next_hop);
         if !counted && next_hops.len() < max_paths.max(1) {
             next_hops.push(next_hop);
@@ -184,7 +194,7 @@ fn run(
     });
 
     keep_lowest(&mut alive, Step::RouterId, |i| identifier(&c[i]), lost);
-    keep_lowest(&mut alive, Step::ClusterListLength, |i| c[i].attrs.cluster_list.len(), lost);
+    keep_lowest(&mut alive, Step::ClusterListLength, |i| c[i].facts.cluster_list_length(), lost);
     keep_lowest(&mut alive, Step::PeerAddress, |i| c[i].address, lost);
     keep_lowest(&mut alive, Step::PeerNumber, |i| c[i].peer, lost);
     let best = *equal.first()?;
@@ -192,12 +202,12 @@ fn run(
 }
 
 /// The best path and those equal to it; `None` without candidates.
-pub fn select(candidates: &[Candidate<'_>], max_paths: usize) -> Option<Selection> {
+pub(crate) fn select(candidates: &[Candidate], max_paths: usize) -> Option<Selection> {
     run(candidates, max_paths, |_, _, _| {})
 }
 
 /// The same with the fate of every candidate.
-pub fn explain(candidates: &[Candidate<'_>], max_paths: usize) -> Option<(Selection, Vec<Fate>)> {
+pub(crate) fn explain(candidates: &[Candidate], max_paths: usize) -> Option<(Selection, Vec<Fate>)> {
     let mut fates = vec![Fate::Best(None); candidates.len()];
     let mut last = None;
     let selection = run(candidates, max_paths, |index, step, to| {
@@ -209,7 +219,7 @@ pub fn explain(candidates: &[Candidate<'_>], max_paths: usize) -> Option<(Select
 }
 
 /// Why the candidate of this index won or lost, in words.
-pub fn reason(candidates: &[Candidate<'_>], fates: &[Fate], index: usize) -> String {
+pub(crate) fn reason(candidates: &[Candidate], fates: &[Fate], index: usize) -> String {
     match fates[index] {
         Fate::Best(None) => "only eligible path".to_owned(),
         Fate::Best(Some(step)) => format!("best: {}", won_by(step)),
@@ -233,7 +243,7 @@ fn won_by(step: Step) -> &'static str {
     }
 }
 
-fn lost_by(step: Step, loser: &Candidate<'_>, winner: &Candidate<'_>) -> String {
+fn lost_by(step: Step, loser: &Candidate, winner: &Candidate) -> String {
     let mut text = String::new();
     let (l, w) = (loser, winner);
     // Writing to a String cannot fail.
@@ -243,9 +253,9 @@ fn lost_by(step: Step, loser: &Candidate<'_>, winner: &Candidate<'_>) -> String 
             write!(text, "local preference lower ({} < {})", local_pref(l), local_pref(w))
         }
         Step::AsPathLength => {
-            write!(text, "AS path longer ({} > {})", l.attrs.as_path.length(), w.attrs.as_path.length())
+            write!(text, "AS path longer ({} > {})", l.facts.as_path_length(), w.facts.as_path_length())
         }
-        Step::Origin => write!(text, "origin higher ({} > {})", l.attrs.origin, w.attrs.origin),
+        Step::Origin => write!(text, "origin higher ({} > {})", l.facts.origin(), w.facts.origin()),
         Step::Med => write!(text, "MED higher ({} > {}", med(l), med(w)).and_then(|()| match neighbour(l) {
             Some(asn) => write!(text, ", both from AS {asn})"),
             None => write!(text, ", both from this AS)"),
@@ -256,8 +266,8 @@ fn lost_by(step: Step, loser: &Candidate<'_>, winner: &Candidate<'_>) -> String 
         Step::ClusterListLength => write!(
             text,
             "cluster list longer ({} > {})",
-            l.attrs.cluster_list.len(),
-            w.attrs.cluster_list.len()
+            l.facts.cluster_list_length(),
+            w.facts.cluster_list_length()
         ),
         Step::PeerAddress => write!(text, "peer address higher ({} > {})", l.address, w.address),
         Step::PeerNumber => write!(text, "peer number higher ({} > {})", l.peer.0, w.peer.0),

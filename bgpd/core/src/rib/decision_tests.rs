@@ -1,6 +1,6 @@
 //! Tests of the decision process.
 
-use causeway_bgp_wire::{AsPath, Origin};
+use causeway_bgp_wire::{AsPath, Origin, PathAttributes};
 use proptest::prelude::*;
 
 use super::*;
@@ -12,10 +12,19 @@ fn attributes(path: &[u32]) -> PathAttributes {
     }
 }
 
+/// The number that the tests give the next hop of these attributes: its last octet.
+fn next_hop_id(attrs: &PathAttributes) -> NextHopId {
+    match attrs.next_hop.global {
+        IpAddr::V4(address) => NextHopId(u32::from(address.octets()[3])),
+        IpAddr::V6(address) => panic!("{address}"),
+    }
+}
+
 /// A candidate of peer `number`, with that number in its address and identifier.
-fn candidate(attrs: &PathAttributes, number: u8) -> Candidate<'_> {
+fn candidate(attrs: &PathAttributes, number: u8) -> Candidate {
     Candidate {
-        attrs,
+        facts: Facts::of(attrs),
+        next_hop: next_hop_id(attrs),
         local: false,
         kind: SessionKind::Ebgp,
         igp_cost: 10,
@@ -26,7 +35,7 @@ fn candidate(attrs: &PathAttributes, number: u8) -> Candidate<'_> {
 }
 
 /// Asserts that `winner` wins at `step` whichever comes first, with this reason for the loser.
-fn wins(winner: Candidate<'_>, loser: Candidate<'_>, step: Step, words: &str) {
+fn wins(winner: Candidate, loser: Candidate, step: Step, words: &str) {
     for (candidates, best) in [([winner, loser], 0), ([loser, winner], 1)] {
         let (selection, fates) = explain(&candidates, 1).unwrap();
         assert_eq!(selection.best, best, "{step:?}");
@@ -219,11 +228,11 @@ fn all_720_orders_of_six_paths_give_one_outcome() {
         with(&[3, 9], 50),
         with(&[], 0),
     ];
-    let mut six: Vec<Candidate<'_>> =
+    let mut six: Vec<Candidate> =
         attrs.iter().zip(1..).map(|(attrs, number)| candidate(attrs, number)).collect();
     let mut longer = attributes(&[1, 2, 3, 4]);
     longer.local_pref = Some(100);
-    six[5] = Candidate { attrs: &longer, ..six[5] };
+    six[5] = Candidate { facts: Facts::of(&longer), ..six[5] };
     six[1].kind = SessionKind::Ibgp;
     six[2].router_id = Ipv4Addr::new(10, 0, 0, 9);
 
@@ -243,8 +252,7 @@ fn all_720_orders_of_six_paths_give_one_outcome() {
             continue;
         }
         for i in 0..rest.len() {
-            let (mut taken, mut rest): (Vec<Candidate<'_>>, Vec<Candidate<'_>>) =
-                (taken.clone(), rest.clone());
+            let (mut taken, mut rest): (Vec<Candidate>, Vec<Candidate>) = (taken.clone(), rest.clone());
             taken.push(rest.remove(i));
             permute.push((taken, rest));
         }
@@ -257,22 +265,24 @@ fn all_720_orders_of_six_paths_give_one_outcome() {
 }
 
 /// The steps once more, written as RFC 4271 §9.1.2.2 and RFC 4456 §9 state them: each as a removal over all pairs.
-fn naive(candidates: &[Candidate<'_>]) -> Option<usize> {
+fn naive(candidates: &[Candidate]) -> Option<usize> {
     let mut left: Vec<usize> = (0..candidates.len()).collect();
-    type Beats = fn(&Candidate<'_>, &Candidate<'_>) -> bool;
+    type Beats = fn(&Candidate, &Candidate) -> bool;
     let steps: [Beats; 11] = [
         |a, b| a.local && !b.local,
-        |a, b| a.attrs.local_pref.unwrap_or(100) > b.attrs.local_pref.unwrap_or(100),
-        |a, b| a.attrs.as_path.length() < b.attrs.as_path.length(),
-        |a, b| (a.attrs.origin as u8) < (b.attrs.origin as u8),
+        |a, b| a.facts.local_pref().unwrap_or(100) > b.facts.local_pref().unwrap_or(100),
+        |a, b| a.facts.as_path_length() < b.facts.as_path_length(),
+        |a, b| (a.facts.origin() as u8) < (b.facts.origin() as u8),
         |a, b| {
-            a.attrs.as_path.first_as() == b.attrs.as_path.first_as()
-                && a.attrs.med.unwrap_or(0) < b.attrs.med.unwrap_or(0)
+            a.facts.neighbour_as() == b.facts.neighbour_as()
+                && a.facts.med().unwrap_or(0) < b.facts.med().unwrap_or(0)
         },
         |a, b| a.kind == SessionKind::Ebgp && b.kind == SessionKind::Ibgp,
         |a, b| a.igp_cost < b.igp_cost,
-        |a, b| a.attrs.originator_id.unwrap_or(a.router_id) < b.attrs.originator_id.unwrap_or(b.router_id),
-        |a, b| a.attrs.cluster_list.len() < b.attrs.cluster_list.len(),
+        |a, b| {
+            a.facts.originator_id().unwrap_or(a.router_id) < b.facts.originator_id().unwrap_or(b.router_id)
+        },
+        |a, b| a.facts.cluster_list_length() < b.facts.cluster_list_length(),
         |a, b| a.address < b.address,
         |a, b| a.peer < b.peer,
     ];
@@ -317,8 +327,9 @@ fn any_path() -> impl Strategy<Value = Any> {
 proptest! {
     #[test]
     fn agrees_with_the_steps_taken_one_by_one(paths in proptest::collection::vec(any_path(), 0..8), seed: u64) {
-        let candidates: Vec<Candidate<'_>> = paths.iter().zip(0..).map(|(path, number)| Candidate {
-            attrs: &path.attrs,
+        let candidates: Vec<Candidate> = paths.iter().zip(0..).map(|(path, number)| Candidate {
+            facts: Facts::of(&path.attrs),
+            next_hop: next_hop_id(&path.attrs),
             local: path.local,
             kind: if path.ibgp { SessionKind::Ibgp } else { SessionKind::Ebgp },
             igp_cost: path.cost,
@@ -330,7 +341,7 @@ proptest! {
         prop_assert_eq!(best, naive(&candidates).map(|index| candidates[index].peer));
         let mut shuffled = candidates.clone();
         fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
-        let peers = |candidates: &[Candidate<'_>]| {
+        let peers = |candidates: &[Candidate]| {
             select(candidates, 4).map(|s| s.equal.iter().map(|i| candidates[*i].peer).collect::<Vec<_>>())
         };
         prop_assert_eq!(peers(&shuffled), peers(&candidates));

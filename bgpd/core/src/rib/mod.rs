@@ -3,7 +3,7 @@
 //! Owner: the speaker, the only writer. Pure. RFC 4271 §3.2 and §9.1, RFC 4456, RFC 4724, RFC 7313. What others read
 //! of it is [`BestPath`] through [`LocRib`].
 
-pub mod decision;
+pub(crate) mod decision;
 pub(crate) mod next_hop;
 pub(crate) mod path;
 pub(crate) mod rules;
@@ -12,11 +12,13 @@ pub(crate) mod slots;
 pub(crate) mod tables;
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
-use causeway_bgp_wire::{Family, Prefix};
+use causeway_bgp_wire::{Family, Ipv4Prefix, Ipv6Prefix, Prefix};
 
 use crate::attrs::AttrSet;
 use crate::event::PeerId;
+use slots::Keys;
 
 /// On which side of the AS border a session's peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,11 +59,14 @@ pub struct BestPath {
     pub source: Source,
 }
 
-/// The Loc-RIB as its readers see it.
-pub trait LocRib {
-    /// Every prefix of the family that has a best path, in table order (that of first appearance).
-    fn for_each_best(&self, family: Family, f: &mut dyn FnMut(Prefix, &BestPath));
+/// The Loc-RIB as its readers see it: prefixes have numbers, their slots, by which other tables are kept beside it.
+pub(crate) trait LocRib {
+    /// Every prefix of the family that has a best path, of these slots, in their order (that of first appearance).
+    fn best_between(&self, family: Family, slots: Range<u32>, f: &mut dyn FnMut(u32, Prefix, &BestPath));
 
-    /// The best path of one prefix.
-    fn best(&self, prefix: &Prefix) -> Option<BestPath>;
+    /// Which IPv4 prefix has which slot.
+    fn v4(&self) -> &Keys<Ipv4Prefix>;
+
+    /// Which IPv6 prefix has which slot.
+    fn v6(&self) -> &Keys<Ipv6Prefix>;
 }

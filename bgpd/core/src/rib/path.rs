@@ -36,14 +36,12 @@ pub(crate) struct RuleId(pub(crate) u16);
 /// A path.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
+    /// Attributes after import policy; they know those received.
+    pub(crate) attrs: AttrSet,
     /// Who sent it, or [`LOCAL`].
     pub(crate) peer: PeerId,
     /// When it came, in seconds since the speaker's start.
     pub(crate) since: u32,
-    /// Attributes as received.
-    pub(crate) received: AttrSet,
-    /// Attributes after import policy, where it changed them.
-    pub(crate) imported: Option<AttrSet>,
     /// Its next hop.
     pub(crate) next_hop: NextHopId,
     /// What accepted or refused it.
@@ -54,18 +52,12 @@ pub(crate) struct Path {
     pub(crate) epoch: u8,
 }
 
-impl Path {
-    /// The attributes it takes part with.
-    pub(crate) fn attrs(&self) -> &AttrSet {
-        self.imported.as_ref().unwrap_or(&self.received)
-    }
-}
-
-/// The paths of a prefix, in order of arrival. One path, the usual case, needs no allocation of its own.
+/// The paths of a prefix, in order of arrival. One path, the usual case, needs no allocation of its own; several take
+/// what they need and no more.
 pub(crate) enum Paths {
     None,
     One(Path),
-    Many(Vec<Path>),
+    Many(Box<[Path]>),
 }
 
 impl Paths {
@@ -88,10 +80,12 @@ impl Paths {
     pub(crate) fn push(&mut self, path: Path) {
         *self = match std::mem::replace(self, Paths::None) {
             Paths::None => Paths::One(path),
-            Paths::One(first) => Paths::Many(vec![first, path]),
-            Paths::Many(mut paths) => {
+            Paths::One(first) => Paths::Many(Box::new([first, path])),
+            Paths::Many(paths) => {
+                let mut paths = Vec::from(paths);
+                paths.reserve_exact(1);
                 paths.push(path);
-                Paths::Many(paths)
+                Paths::Many(paths.into_boxed_slice())
             }
         };
     }
@@ -105,25 +99,22 @@ impl Paths {
     }
 
     pub(crate) fn remove(&mut self, peer: PeerId) -> Option<Path> {
-        match self {
-            Paths::One(path) if path.peer == peer => match std::mem::replace(self, Paths::None) {
-                Paths::One(path) => Some(path),
-                _ => None,
-            },
-            Paths::Many(paths) => {
-                let at = paths.iter().position(|path| path.peer == peer)?;
-                let path = paths.remove(at);
-                if paths.len() == 1 {
-                    *self = paths.pop().map_or(Paths::None, Paths::One);
-                }
-                Some(path)
-            }
-            _ => None,
-        }
+        let at = self.as_slice().iter().position(|path| path.peer == peer)?;
+        let mut paths = match std::mem::replace(self, Paths::None) {
+            Paths::None => return None,
+            Paths::One(path) => return Some(path),
+            Paths::Many(paths) => Vec::from(paths),
+        };
+        let path = paths.remove(at);
+        *self = match paths.len() {
+            1 => paths.pop().map_or(Paths::None, Paths::One),
+            _ => Paths::Many(paths.into_boxed_slice()),
+        };
+        Some(path)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.as_slice().is_empty()
+        matches!(self, Paths::None)
     }
 }
 
@@ -134,22 +125,20 @@ mod tests {
     use causeway_bgp_wire::{Origin, PathAttributes};
 
     use super::*;
-    use crate::attrs::Interner;
 
     #[test]
-    fn a_path_takes_32_bytes_and_so_do_the_paths_of_a_prefix() {
-        assert_eq!(size_of::<Path>(), 32);
-        assert_eq!(size_of::<Paths>(), 32);
+    fn a_path_takes_24_bytes_and_so_do_the_paths_of_a_prefix() {
+        assert_eq!(size_of::<Path>(), 24);
+        assert_eq!(size_of::<Paths>(), 24);
     }
 
     #[test]
     fn paths_come_and_go() {
-        let attrs = Interner::new().intern(PathAttributes::new(Origin::Igp, Ipv4Addr::LOCALHOST.into()));
+        let attrs = AttrSet::single(&PathAttributes::new(Origin::Igp, Ipv4Addr::LOCALHOST.into()));
         let path = |peer| Path {
             peer: PeerId(peer),
             since: 0,
-            received: attrs.clone(),
-            imported: None,
+            attrs: attrs.clone(),
             next_hop: NextHopId::NONE,
             rule: RuleId(0),
             import: Import::Accepted,

@@ -12,25 +12,19 @@ use hashbrown::HashTable;
 /// Slots of one chunk.
 const CHUNK: usize = 4096;
 
-struct Slot<K, V> {
-    key: K,
-    /// `None` while the slot is free.
-    value: Option<V>,
-}
-
-/// The map.
-pub(crate) struct Slots<K, V> {
+/// Which key has which slot.
+pub(crate) struct Keys<K> {
     index: HashTable<u32>,
     hasher: RandomState,
-    chunks: Vec<Vec<Slot<K, V>>>,
+    chunks: Vec<Vec<K>>,
     free: Vec<u32>,
     /// One past the highest slot ever used.
     end: u32,
 }
 
-impl<K: Copy + Eq + Hash, V> Slots<K, V> {
+impl<K: Copy + Eq + Hash> Keys<K> {
     pub(crate) fn new() -> Self {
-        Slots {
+        Keys {
             index: HashTable::new(),
             hasher: RandomState::default(),
             chunks: Vec::new(),
@@ -39,12 +33,9 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
         }
     }
 
-    fn slot(&self, id: u32) -> &Slot<K, V> {
-        &self.chunks[id as usize / CHUNK][id as usize % CHUNK]
-    }
-
-    fn slot_mut(&mut self, id: u32) -> &mut Slot<K, V> {
-        &mut self.chunks[id as usize / CHUNK][id as usize % CHUNK]
+    /// The key that has a slot, or that had it last.
+    pub(crate) fn key(&self, slot: u32) -> K {
+        self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 
     /// How many keys there are.
@@ -60,69 +51,124 @@ impl<K: Copy + Eq + Hash, V> Slots<K, V> {
     /// The slot of a key.
     pub(crate) fn find(&self, key: &K) -> Option<u32> {
         let hash = self.hasher.hash_one(key);
-        self.index.find(hash, |id| self.slot(*id).key == *key).copied()
+        self.index.find(hash, |slot| self.key(*slot) == *key).copied()
+    }
+
+    /// The slot of a key, and whether it is new.
+    pub(crate) fn find_or_insert(&mut self, key: K) -> (u32, bool) {
+        let hash = self.hasher.hash_one(key);
+        let (chunks, hasher) = (&self.chunks, &self.hasher);
+        let at = |slot: &u32| chunks[*slot as usize / CHUNK][*slot as usize % CHUNK];
+        let vacant = match self.index.entry(hash, |slot| at(slot) == key, |slot| hasher.hash_one(at(slot))) {
+            hashbrown::hash_table::Entry::Occupied(found) => return (*found.get(), false),
+            hashbrown::hash_table::Entry::Vacant(vacant) => vacant,
+        };
+        let slot = self.free.pop().unwrap_or(self.end);
+        vacant.insert(slot);
+        if slot == self.end {
+            self.end += 1;
+            push_chunked(&mut self.chunks, slot, key);
+        } else {
+            self.chunks[slot as usize / CHUNK][slot as usize % CHUNK] = key;
+        }
+        (slot, true)
+    }
+
+    /// Frees a slot.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        let hash = self.hasher.hash_one(self.key(slot));
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+            self.free.push(slot);
+        }
+        if self.index.is_empty() {
+            *self = Keys { hasher: self.hasher.clone(), ..Keys::new() };
+        }
+    }
+}
+
+/// Puts the value of the next slot at the end. The first chunk grows with its content, so that small tables stay small.
+fn push_chunked<T>(chunks: &mut Vec<Vec<T>>, slot: u32, value: T) {
+    let chunk = slot as usize / CHUNK;
+    if chunk == chunks.len() {
+        chunks.push(Vec::with_capacity(if chunk == 0 { 0 } else { CHUNK }));
+    }
+    chunks[chunk].push(value);
+}
+
+/// The map.
+pub(crate) struct Slots<K, V> {
+    keys: Keys<K>,
+    /// `None` while the slot is free.
+    values: Vec<Vec<Option<V>>>,
+}
+
+impl<K: Copy + Eq + Hash, V> Slots<K, V> {
+    pub(crate) fn new() -> Self {
+        Slots { keys: Keys::new(), values: Vec::new() }
+    }
+
+    /// Which key has which slot.
+    pub(crate) fn keys(&self) -> &Keys<K> {
+        &self.keys
+    }
+
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// One past the highest slot number in use.
+    pub(crate) fn end(&self) -> u32 {
+        self.keys.end()
+    }
+
+    /// The slot of a key.
+    pub(crate) fn find(&self, key: &K) -> Option<u32> {
+        self.keys.find(key)
     }
 
     /// The slot of a key, made with `value` if there was none.
     pub(crate) fn find_or_insert_with(&mut self, key: K, value: impl FnOnce() -> V) -> u32 {
-        let hash = self.hasher.hash_one(key);
-        let chunks = &self.chunks;
-        let at = |id: &u32| &chunks[*id as usize / CHUNK][*id as usize % CHUNK];
-        if let Some(found) = self.index.find(hash, |id| at(id).key == key) {
-            return *found;
-        }
-        let id = self.free.pop().unwrap_or(self.end);
-        let hasher = &self.hasher;
-        self.index.insert_unique(hash, id, |id| hasher.hash_one(at(id).key));
-        let slot = Slot { key, value: Some(value()) };
-        if id == self.end {
-            self.end += 1;
-            if id as usize / CHUNK == self.chunks.len() {
-                // The first chunk grows with its content, so that small tables stay small.
-                let capacity = if self.chunks.is_empty() { 0 } else { CHUNK };
-                self.chunks.push(Vec::with_capacity(capacity));
+        let (slot, new) = self.keys.find_or_insert(key);
+        if new {
+            let value = Some(value());
+            match self.values.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK)) {
+                Some(place) => *place = value,
+                None => push_chunked(&mut self.values, slot, value),
             }
-            self.chunks[id as usize / CHUNK].push(slot);
-        } else {
-            *self.slot_mut(id) = slot;
         }
-        id
+        slot
     }
 
     /// Frees a slot.
-    pub(crate) fn remove(&mut self, id: u32) {
-        let hash = self.hasher.hash_one(self.slot(id).key);
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == id) {
-            entry.remove();
-            self.slot_mut(id).value = None;
-            self.free.push(id);
-        }
-        if self.index.is_empty() {
-            *self = Slots { hasher: self.hasher.clone(), ..Slots::new() };
+    pub(crate) fn remove(&mut self, slot: u32) {
+        if let Some(value) =
+            self.values.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK))
+            && value.take().is_some()
+        {
+            self.keys.remove(slot);
+            if self.keys.len() == 0 {
+                self.values = Vec::new();
+            }
         }
     }
 
     /// Key and value of a slot, unless it is free.
-    pub(crate) fn get(&self, id: u32) -> Option<(K, &V)> {
-        if id >= self.end {
-            return None;
-        }
-        let slot = self.slot(id);
-        slot.value.as_ref().map(|value| (slot.key, value))
+    pub(crate) fn get(&self, slot: u32) -> Option<(K, &V)> {
+        let value = self.values.get(slot as usize / CHUNK)?.get(slot as usize % CHUNK)?.as_ref()?;
+        Some((self.keys.key(slot), value))
     }
 
-    /// The same to change the value.
-    pub(crate) fn get_mut(&mut self, id: u32) -> Option<(K, &mut V)> {
-        if id >= self.end {
-            return None;
-        }
-        let slot = self.slot_mut(id);
-        slot.value.as_mut().map(|value| (slot.key, value))
+    /// The value of a slot, to be changed.
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut V> {
+        self.values.get_mut(slot as usize / CHUNK)?.get_mut(slot as usize % CHUNK)?.as_mut()
     }
 
     /// Everything, in slot order.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, K, &V)> {
-        (0..self.end).filter_map(|id| self.get(id).map(|(key, value)| (id, key, value)))
+        (0..self.end()).filter_map(|slot| self.get(slot).map(|(key, value)| (slot, key, value)))
     }
 }
 
@@ -158,7 +204,7 @@ mod tests {
             for (insert, key, value) in steps {
                 if insert {
                     let id = slots.find_or_insert_with(key, || value);
-                    if let Some((_, slot)) = slots.get_mut(id) {
+                    if let Some(slot) = slots.get_mut(id) {
                         *slot = value;
                     }
                     plain.insert(key, value);

@@ -2,20 +2,21 @@
 //!
 //! Owner: the speaker. Pure. Code over a table is written once, for any [`Tabled`] key.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 
 use causeway_bgp_wire::{Asn, Family, Ipv4Prefix, Ipv6Prefix, Prefix, PrefixKey};
 use smallvec::SmallVec;
 
-use super::decision::{Candidate, Fate, explain, reason, select};
+use super::decision::{Candidate, Fate, Rank, explain, rank, reason, select};
 use super::next_hop::NextHops;
 use super::path::{Import, LOCAL, NOBODY, Path, Paths};
 use super::rules::{Check, RuleNames};
-use super::slots::Slots;
+use super::slots::{Keys, Slots};
 use super::{BestPath, LocRib, SessionKind, Source};
 use crate::attrs::Interner;
 use crate::event::PeerId;
+use crate::peer_map::PeerMap;
 
 /// What a table holds of a prefix.
 pub(crate) struct Entry {
@@ -103,7 +104,7 @@ impl PeerFacts {
 /// A prefix with up to so many paths is decided without an allocation.
 const USUAL_PATHS: usize = 16;
 type Indices = SmallVec<[usize; USUAL_PATHS]>;
-type Candidates<'a> = SmallVec<[Candidate<'a>; USUAL_PATHS]>;
+type Candidates = SmallVec<[Candidate; USUAL_PATHS]>;
 
 /// Outcome of a decision.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,7 +118,7 @@ pub(crate) struct Decision {
 /// The RIB.
 pub(crate) struct Rib {
     pub(crate) tables: Tables,
-    pub(crate) peers: BTreeMap<PeerId, PeerFacts>,
+    pub(crate) peers: PeerMap<PeerFacts>,
     pub(crate) next_hops: NextHops,
     pub(crate) interner: Interner,
     pub(crate) rules: RuleNames,
@@ -135,11 +136,15 @@ const OWN: PeerFacts = PeerFacts {
     remote_as: Asn(0),
 };
 
+fn rank_of(path: &Path) -> Rank {
+    rank(path.peer == LOCAL, path.attrs.facts())
+}
+
 impl Rib {
     pub(crate) fn new(resolve: bool) -> Self {
         Rib {
             tables: Tables { v4: Slots::new(), v6: Slots::new() },
-            peers: BTreeMap::new(),
+            peers: PeerMap::new(),
             next_hops: NextHops::new(resolve),
             interner: Interner::new(),
             rules: RuleNames::new(),
@@ -156,11 +161,12 @@ impl Rib {
         }
     }
 
-    fn candidate<'a>(&self, path: &'a Path) -> Option<Candidate<'a>> {
+    fn candidate(&self, path: &Path) -> Option<Candidate> {
         let igp_cost = self.cost(path)?;
         let facts = if path.peer == LOCAL { &OWN } else { self.peers.get(&path.peer)? };
         Some(Candidate {
-            attrs: path.attrs(),
+            facts: *path.attrs.facts(),
+            next_hop: path.next_hop,
             local: path.peer == LOCAL,
             kind: facts.kind,
             igp_cost,
@@ -206,8 +212,27 @@ impl Rib {
         Decision { best, next_hops }
     }
 
+    /// Whether a path that came, or that went, is out of the running whatever the others are: then the decision stands.
+    /// So it is where it ranks below the best before anything that only compares some of the paths (MED) is looked at.
+    pub(crate) fn is_beaten(&self, entry: &Entry, path: &Path) -> bool {
+        if entry.best == NOBODY || entry.best == path.peer {
+            return false;
+        }
+        let Some(best) = entry.paths.of(entry.best) else { return false };
+        self.cost(path).is_none() || rank_of(path) > rank_of(best)
+    }
+
+    /// Whether a path outranks the best before MED is looked at: then it wins alone.
+    pub(crate) fn outranks(&self, entry: &Entry, path: &Path) -> bool {
+        if entry.best == NOBODY || entry.best == path.peer {
+            return false;
+        }
+        let Some(best) = entry.paths.of(entry.best) else { return false };
+        self.cost(path).is_some() && rank_of(path) < rank_of(best)
+    }
+
     /// The eligible paths, and where each of them stands among all.
-    fn candidates<'a>(&self, paths: &'a [Path], eligible: &mut Indices, candidates: &mut Candidates<'a>) {
+    fn candidates(&self, paths: &[Path], eligible: &mut Indices, candidates: &mut Candidates) {
         for (index, path) in paths.iter().enumerate() {
             if let Some(candidate) = self.candidate(path) {
                 eligible.push(index);
@@ -256,26 +281,29 @@ impl Rib {
             return None;
         }
         let path = entry.paths.of(entry.best)?;
-        Some(BestPath { attrs: path.attrs().clone(), source: self.source(path)? })
+        Some(BestPath { attrs: path.attrs.clone(), source: self.source(path)? })
     }
 }
 
 impl LocRib for Rib {
-    fn for_each_best(&self, family: Family, f: &mut dyn FnMut(Prefix, &BestPath)) {
+    fn best_between(&self, family: Family, slots: Range<u32>, f: &mut dyn FnMut(u32, Prefix, &BestPath)) {
         for_family!(family, K => {
-            for (_, key, entry) in K::table(&self.tables).iter() {
-                if let Some(best) = self.best_of(entry) {
-                    f(key.into(), &best);
+            let table = K::table(&self.tables);
+            for slot in slots.start..slots.end.min(table.end()) {
+                if let Some((key, entry)) = table.get(slot)
+                    && let Some(best) = self.best_of(entry)
+                {
+                    f(slot, key.into(), &best);
                 }
             }
         })
     }
 
-    fn best(&self, prefix: &Prefix) -> Option<BestPath> {
-        for_family!(prefix.family(), K => {
-            let table = K::table(&self.tables);
-            let (_, entry) = table.get(table.find(&K::from_prefix(*prefix)?)?)?;
-            self.best_of(entry)
-        })
+    fn v4(&self) -> &Keys<Ipv4Prefix> {
+        self.tables.v4.keys()
+    }
+
+    fn v6(&self) -> &Keys<Ipv6Prefix> {
+        self.tables.v6.keys()
     }
 }

@@ -98,6 +98,12 @@ impl Speaker {
             .filter(|(_, peer)| peer.dynamic)
             .map(|(id, peer)| (*id, peer.key.address))
             .collect();
+        self.members.clear();
+        for (_, address) in &dynamic {
+            if let Some(range) = range_of(new, *address) {
+                *self.members.entry(range.range).or_default() += 1;
+            }
+        }
         for (id, address) in dynamic {
             match range_of(new, address) {
                 Some(range) if !named.contains(&address) => self.update_settings(id, &range.settings),
@@ -108,20 +114,12 @@ impl Speaker {
 
     pub(super) fn dynamic_peer(&mut self, address: IpAddr) {
         let Some(config) = self.config.clone() else { return };
-        let known = |peer: &Peer| peer.key.address == address && (peer.dynamic || peer.key.port.is_none());
         let Some(range) = range_of(&config, address) else { return };
-        if self.peers.values().any(known) {
+        if self.addresses.contains(&address) {
             return;
         }
-        let members = self
-            .peers
-            .values()
-            .filter(|peer| peer.dynamic)
-            .filter(|peer| {
-                range_of(&config, peer.key.address).is_some_and(|other| other.range == range.range)
-            })
-            .count();
-        if members >= range.limit {
+        let members = self.members.entry(range.range).or_default();
+        if *members >= range.limit {
             // Whoever knocks again and again is logged once.
             if self.full_ranges.insert(range.range) {
                 let text = format!("{address} is refused: {} has its {} peers", range.range, range.limit);
@@ -129,6 +127,7 @@ impl Speaker {
             }
             return;
         }
+        *members += 1;
         self.full_ranges.remove(&range.range);
         self.add_peer(PeerKey { address, port: None }, range.settings.clone(), true);
     }
@@ -137,7 +136,10 @@ impl Speaker {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         let settings = Arc::new(settings);
-        self.peers.insert(id, Peer::new(key, settings.clone(), dynamic));
+        if key.port.is_none() {
+            self.addresses.insert(key.address);
+        }
+        self.peers.insert(id, Box::new(Peer::new(key, settings.clone(), dynamic)));
         self.outputs.push_back(Output::PeerAdded { peer: id, key, settings, dynamic });
     }
 
@@ -145,6 +147,15 @@ impl Speaker {
         self.finish_work_of(id);
         let slots = Family::all().map(|family| self.slots_of(id, family));
         let Some(peer) = self.peers.remove(&id) else { return };
+        if peer.key.port.is_none() {
+            self.addresses.remove(&peer.key.address);
+        }
+        if let (true, Some(config)) = (peer.dynamic, &self.config)
+            && let Some(range) = range_of(config, peer.key.address)
+            && let Some(members) = self.members.get_mut(&range.range)
+        {
+            *members = members.saturating_sub(1);
+        }
         self.timers.cancel_peer(id);
         self.export.member_down(id);
         self.start_flush(id, slots);
@@ -227,6 +238,6 @@ impl Speaker {
             large_communities: own.large_communities.iter().map(large).collect(),
             ..PathAttributes::new(Origin::Igp, next_hop)
         };
-        self.originate(key, attributes, if own.export { Check::Own } else { Check::OwnHidden });
+        self.originate(key, &attributes, if own.export { Check::Own } else { Check::OwnHidden });
     }
 }

@@ -8,19 +8,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use causeway_bgp_wire::{Cease, Family, NlriList, Notification, PathAttributes, Prefix, Update};
+use causeway_bgp_wire::{Cease, Family, Nlri, NlriList, Notification, PathAttributes, Prefix, Update};
+use smallvec::SmallVec;
 
 use super::Speaker;
 use super::timers::Timer;
 use super::work::Task;
-use crate::attrs::AttrSet;
+use crate::attrs::Unpacked;
 use crate::event::{LogLevel, Output, PeerId, RefreshKind};
 use crate::policy::{ImportPolicy, PolicyContext};
 use crate::rib::SessionKind;
 use crate::rib::next_hop::{NextHops, Watch};
 use crate::rib::path::{Import, LOCAL, NOBODY, NextHopId, Path};
 use crate::rib::rules::{Check, RuleNames};
-use crate::rib::tables::{Entry, Tabled};
+use crate::rib::tables::{Decision, Entry, Tabled};
 
 /// Stale paths of a refresh that was begun and never ended go after this long (RFC 7313 §4).
 const REFRESH_TIME: Duration = Duration::from_secs(600);
@@ -33,7 +34,7 @@ struct Incoming {
     peer: PeerId,
     ebgp: bool,
     policy: Arc<ImportPolicy>,
-    received: AttrSet,
+    received: Unpacked,
     /// A check that refuses the attributes whatever the prefix.
     check: Option<Check>,
     epoch: u8,
@@ -64,11 +65,12 @@ impl Speaker {
         for announcement in update.announced {
             let family = announcement.nlri.family();
             touched[family.index()] = true;
-            let received = self.rib.interner.intern(announcement.attributes);
+            let received = self.rib.interner.intern(&announcement.attributes);
+            let received = Unpacked::with_value(received, announcement.attributes);
             let Some(incoming) = self.incoming(now, id, family, received) else { return };
             match &announcement.nlri {
-                NlriList::V4(list) => list.iter().for_each(|nlri| self.announce(&incoming, nlri.prefix)),
-                NlriList::V6(list) => list.iter().for_each(|nlri| self.announce(&incoming, nlri.prefix)),
+                NlriList::V4(list) => self.announce(&incoming, list),
+                NlriList::V6(list) => self.announce(&incoming, list),
             }
         }
         for family in Family::all() {
@@ -95,7 +97,7 @@ impl Speaker {
         }
     }
 
-    fn incoming(&self, now: Instant, id: PeerId, family: Family, received: AttrSet) -> Option<Incoming> {
+    fn incoming(&self, now: Instant, id: PeerId, family: Family, received: Unpacked) -> Option<Incoming> {
         let peer = self.peers.get(&id)?;
         let facts = self.rib.peers.get(&id)?;
         Some(Incoming {
@@ -132,19 +134,24 @@ impl Speaker {
         attrs.cluster_list.contains(&cluster_id).then_some(Check::ClusterLoop)
     }
 
-    fn announce<K: Tabled>(&mut self, incoming: &Incoming, key: K) {
-        let slot = K::table_mut(&mut self.rib.tables).find_or_insert_with(key, Entry::new);
-        let path = self.judge(incoming, key.into());
-        self.place::<K>(slot, path);
+    /// Takes in the prefixes of an announcement. Their slots are found first: look-ups that do not wait for each other
+    /// wait for memory together.
+    fn announce<K: Tabled>(&mut self, incoming: &Incoming, list: &[Nlri<K>]) {
+        let table = K::table_mut(&mut self.rib.tables);
+        let find = |nlri: &Nlri<K>| (nlri.prefix, table.find_or_insert_with(nlri.prefix, Entry::new));
+        let slots: SmallVec<[(K, u32); 32]> = list.iter().map(find).collect();
+        for (key, slot) in slots {
+            let path = self.judge(incoming, key.into());
+            self.place::<K>(slot, path);
+        }
     }
 
     /// What import makes of a path.
     fn judge(&mut self, incoming: &Incoming, prefix: Prefix) -> Path {
         let mut path = Path {
+            attrs: incoming.received.set().clone(),
             peer: incoming.peer,
             since: incoming.since,
-            received: incoming.received.clone(),
-            imported: None,
             next_hop: NextHopId::NONE,
             rule: RuleNames::check(Check::Other),
             import: Import::Refused,
@@ -159,11 +166,12 @@ impl Speaker {
         path.rule = self.rib.rules.id(&verdict.rule);
         if verdict.accept {
             path.import = Import::Accepted;
-            path.imported = verdict
-                .changed
-                .map(|changed| self.rib.interner.intern(changed))
-                .filter(|changed| *changed != incoming.received);
-            let address = NextHops::address_of(&path.attrs().next_hop);
+            let mut next_hop = incoming.received.next_hop;
+            if let Some(changed) = verdict.changed {
+                path.attrs = self.rib.interner.intern_changed(&changed, &path.attrs);
+                next_hop = changed.next_hop;
+            }
+            let address = NextHops::address_of(&next_hop);
             path.next_hop = match incoming.next_hop.get() {
                 Some((last, id)) if last == address => id,
                 _ => self.next_hop(address),
@@ -178,12 +186,13 @@ impl Speaker {
         let id = path.peer;
         let family = K::FAMILY.index();
         let (next_hop, epoch, accepted) = (path.next_hop, path.epoch, path.import == Import::Accepted);
-        let Some((_, entry)) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
+        let Some((_, entry)) = K::table(&self.rib.tables).get(slot) else { return };
+        let (beaten, alone) = (self.rib.is_beaten(entry, &path), self.rib.outranks(entry, &path));
+        let Some(entry) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
         let old = match entry.paths.of_mut(id) {
             Some(old) => {
                 let was = (old.next_hop, old.epoch, old.import == Import::Accepted);
-                if old.received == path.received
-                    && old.imported == path.imported
+                if old.attrs == path.attrs
                     && (old.import, old.rule, old.next_hop) == (path.import, path.rule, path.next_hop)
                 {
                     old.epoch = epoch;
@@ -232,7 +241,20 @@ impl Speaker {
             }
             self.leave_next_hop(old_next_hop, K::FAMILY);
         }
-        self.decide::<K>(slot, Some(id));
+        let first = old.is_none() && !self.deferred[family];
+        match () {
+            () if first && beaten => self.decisions += 1,
+            () if first && alone => {
+                self.decisions += 1;
+                let address = self.rib.next_hops.get(next_hop).map(|entry| entry.address);
+                self.decided::<K>(
+                    slot,
+                    Some(id),
+                    Decision { best: id, next_hops: address.into_iter().collect() },
+                );
+            }
+            () => self.decide::<K>(slot, Some(id)),
+        }
     }
 
     fn next_hop(&mut self, address: IpAddr) -> NextHopId {
@@ -274,7 +296,7 @@ impl Speaker {
     ) {
         let family = K::FAMILY.index();
         let epoch = self.peers.get(&id).map_or(0, |peer| peer.families[family].epoch);
-        let Some((_, entry)) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
+        let Some(entry) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
         if !entry.paths.of(id).is_some_and(|path| condition(path, epoch)) {
             return;
         }
@@ -285,32 +307,38 @@ impl Speaker {
             counts.accepted -= u32::from(path.import == Import::Accepted);
             counts.fresh = counts.fresh.saturating_sub(u32::from(path.epoch == epoch));
         }
+        let beaten = K::table(&self.rib.tables)
+            .get(slot)
+            .is_some_and(|(_, entry)| !self.deferred[family] && self.rib.is_beaten(entry, &path));
         self.leave_next_hop(path.next_hop, K::FAMILY);
-        self.decide::<K>(slot, Some(id));
+        if beaten {
+            self.decisions += 1;
+        } else {
+            self.decide::<K>(slot, Some(id));
+        }
     }
 
     /// Judges the path of a peer anew from what was received.
     pub(super) fn reimport<K: Tabled>(&mut self, slot: u32, id: PeerId) {
         let Some((key, entry)) = K::table(&self.rib.tables).get(slot) else { return };
         let Some(path) = entry.paths.of(id) else { return };
-        let (received, since, epoch) = (path.received.clone(), path.since, path.epoch);
-        if let Some(incoming) = self.incoming(self.now, id, K::FAMILY, received) {
+        let (received, since, epoch) = (path.attrs.received().clone(), path.since, path.epoch);
+        if let Some(incoming) = self.incoming(self.now, id, K::FAMILY, Unpacked::new(received)) {
             let path = self.judge(&Incoming { since, epoch, ..incoming }, key.into());
             self.place::<K>(slot, path);
         }
     }
 
     /// Puts an own path into the table.
-    pub(super) fn originate<K: Tabled>(&mut self, key: K, attributes: PathAttributes, check: Check) {
-        let received = self.rib.interner.intern(attributes);
+    pub(super) fn originate<K: Tabled>(&mut self, key: K, attributes: &PathAttributes, check: Check) {
+        let attrs = self.rib.interner.intern(attributes);
         let slot = K::table_mut(&mut self.rib.tables).find_or_insert_with(key, Entry::new);
         self.place::<K>(
             slot,
             Path {
+                attrs,
                 peer: LOCAL,
                 since: self.seconds(self.now),
-                received,
-                imported: None,
                 next_hop: NextHopId::NONE,
                 rule: RuleNames::check(check),
                 import: Import::Accepted,
@@ -322,15 +350,20 @@ impl Speaker {
     /// Decides a prefix anew and tells export and the FIB. `touched` is whose path changed: where that one stays
     /// best, export hears of it all the same.
     pub(super) fn decide<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>) {
-        let Some((key, entry)) = K::table(&self.rib.tables).get(slot) else { return };
+        let Some((_, entry)) = K::table(&self.rib.tables).get(slot) else { return };
         if self.deferred[K::FAMILY.index()] {
-            if entry.paths.is_empty() {
+            if entry.paths.is_empty() && !self.export.holds(K::FAMILY, slot) {
                 K::table_mut(&mut self.rib.tables).remove(slot);
             }
             return;
         }
         self.decisions += 1;
         let decision = self.rib.decide(entry.paths.as_slice());
+        self.decided::<K>(slot, touched, decision);
+    }
+
+    fn decided<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>, decision: Decision) {
+        let Some((key, entry)) = K::table(&self.rib.tables).get(slot) else { return };
         let (old, gone) = (entry.best, entry.paths.is_empty());
         let prefix: Prefix = key.into();
         if self.mode.fib && (old != NOBODY || decision.best != NOBODY) {
@@ -345,13 +378,13 @@ impl Speaker {
             let best = &mut self.best[K::FAMILY.index()];
             *best += u64::from(decision.best != NOBODY);
             *best -= u64::from(old != NOBODY);
-            if let Some((_, entry)) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
+            if let Some(entry) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
                 entry.best = decision.best;
             }
             let best = K::table(&self.rib.tables).get(slot).and_then(|(_, entry)| self.rib.best_of(entry));
-            self.export.route_changed(prefix, best.as_ref());
+            self.export.route_changed(slot, prefix, best.as_ref());
         }
-        if gone {
+        if gone && !self.export.holds(K::FAMILY, slot) {
             K::table_mut(&mut self.rib.tables).remove(slot);
         }
     }
@@ -417,7 +450,7 @@ impl Speaker {
             self.start(Task::FlushStale(id), family, slots);
         }
         let stale = |peer: &super::Peer| peer.families.iter().any(|counts| counts.stale() > 0);
-        if !self.peers.get(&id).is_some_and(stale) {
+        if !self.peers.get(&id).is_some_and(|peer| stale(peer)) {
             self.timers.cancel(Timer::Stale(id));
         }
     }

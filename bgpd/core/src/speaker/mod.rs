@@ -27,12 +27,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use causeway_bgp_wire::{Family, Prefix};
+use foldhash::fast::RandomState;
+use hashbrown::{HashMap, HashSet};
 
 use crate::config::Config;
 use crate::event::{FibUpdate, Input, LogLevel, Output, PeerId, PullState};
 use crate::export::Export;
 use crate::fib::DesiredFib;
-use crate::rib::tables::Rib;
+use crate::peer_map::PeerMap;
+use crate::rib::tables::{Rib, Tabled, for_family};
 
 use peer::Peer;
 pub use query::{
@@ -57,8 +60,12 @@ pub struct Speaker {
     /// The time of the latest call.
     now: Instant,
     config: Option<Arc<Config>>,
-    peers: BTreeMap<PeerId, Peer>,
+    peers: PeerMap<Box<Peer>>,
     next_peer: u32,
+    /// Of peers that are known by their address alone.
+    addresses: HashSet<IpAddr, RandomState>,
+    /// How many members each range has.
+    members: HashMap<Prefix, usize, RandomState>,
     rib: Rib,
     export: Export,
     fib: DesiredFib,
@@ -92,8 +99,10 @@ impl Speaker {
             start: now,
             now,
             config: None,
-            peers: BTreeMap::new(),
+            peers: PeerMap::new(),
             next_peer: 1,
+            addresses: HashSet::default(),
+            members: HashMap::default(),
             rib: Rib::new(mode.fib),
             export: Export::new(),
             fib: DesiredFib::new(),
@@ -140,6 +149,7 @@ impl Speaker {
             Input::FibLost => self.fib.lost(),
             Input::FibStatus { prefix, generation, status } => self.fib.status(prefix, generation, status),
         }
+        self.free_slots();
     }
 
     /// Judges what a peer sent anew, and asks it to send it again where it can.
@@ -215,11 +225,28 @@ impl Speaker {
             }
         }
         self.work_slice();
+        self.free_slots();
     }
 
     /// Messages for a peer, up to about `max_bytes` of them.
     pub fn pull(&mut self, peer: PeerId, max_bytes: usize, out: &mut Vec<Bytes>) -> PullState {
-        self.export.pull(peer, max_bytes, out)
+        let state = self.export.pull(peer, max_bytes, out, &self.rib);
+        self.free_slots();
+        state
+    }
+
+    /// Frees the slots of prefixes that have no path any more and of which all peers have been told.
+    fn free_slots(&mut self) {
+        while let Some((family, slot)) = self.export.poll_released() {
+            for_family!(family, K => {
+                let table = K::table_mut(&mut self.rib.tables);
+                if table.get(slot).is_some_and(|(_, entry)| entry.paths.is_empty())
+                    && !self.export.holds(family, slot)
+                {
+                    table.remove(slot);
+                }
+            });
+        }
     }
 
     /// FIB updates, up to about `max_items` of them. A snapshot's beginning makes the other end forget which next

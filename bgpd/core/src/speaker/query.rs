@@ -7,9 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use causeway_bgp_wire::{Asn, Family, Prefix};
+use causeway_bgp_wire::{Asn, Family, PathAttributes, Prefix};
 
-use crate::attrs::AttrSet;
 use crate::config::{PeerKey, PeerSettings};
 use crate::event::{FibStatus, PeerId, SessionInfo};
 
@@ -84,7 +83,7 @@ pub struct RouteView {
     /// That peer's AS number, of the session or, while it is down, of the last one.
     pub peer_as: Option<Asn>,
     /// Learned: as received where refused, else after import policy. Best: after import policy. Advertised: as sent.
-    pub attrs: AttrSet,
+    pub attrs: PathAttributes,
     /// Whether import let it pass.
     pub accepted: bool,
     /// What let it pass or refused it: a rule of the import policy, or a check such as `AS loop`.

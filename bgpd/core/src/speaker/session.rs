@@ -49,6 +49,15 @@ impl Speaker {
             address: session.remote_address,
             remote_as: session.remote_as,
         };
+        let known = self.rib.peers.get(&id).copied();
+        if known.is_some_and(|known| (known.kind, known.router_id) != (kind, facts.router_id)) {
+            // What was retained is another speaker's: its paths went out with that one's identifier.
+            for family in Family::all() {
+                let slots = self.slots_of(id, family);
+                self.start(Task::Flush(id), family, slots);
+            }
+            self.finish_work_of(id);
+        }
         self.set_facts(facts);
         for family in Family::all() {
             let kept = session.families.contains(family)
@@ -69,7 +78,7 @@ impl Speaker {
             }
             if let Some(config) = &self.config {
                 let params = ExportParams::for_session(&session, &peer.settings, config);
-                self.export.member_up(id, params, &self.rib);
+                self.export.member_up(id, params);
             }
         }
         self.hold_address(session.local_address);
@@ -125,7 +134,7 @@ impl Speaker {
             }
         }
         let stale = |peer: &super::Peer| peer.families.iter().any(|counts| counts.stale() > 0);
-        if time > Duration::ZERO && self.peers.get(&id).is_some_and(stale) {
+        if time > Duration::ZERO && self.peers.get(&id).is_some_and(|peer| stale(peer)) {
             self.timers.set(Timer::Stale(id), now + time);
         }
         self.drop_address(session.local_address);

@@ -6,13 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use causeway_bgp_wire::{Family, Prefix};
+use causeway_bgp_wire::{Family, PathAttributes, Prefix};
 
 use super::query::{
     Counters, Cursor, Direction, FamilyCounters, PeerFamilyView, PeerView, Query, RouteView, Via,
 };
 use super::{Peer, Speaker};
-use crate::attrs::AttrSet;
 use crate::event::{NextHopState, PeerId};
 use crate::rib::path::{Import, LOCAL, NOBODY, Path};
 use crate::rib::tables::{Entry, Tabled, for_family};
@@ -104,8 +103,8 @@ impl Speaker {
         }
         if query.direction == Direction::Advertised {
             for id in self.peers.keys().filter(|id| query.peer.is_none_or(|wanted| wanted == **id)) {
-                if let Some(attrs) = self.export.advertised_path(*id, &prefix) {
-                    rows.push(self.advertised_view(*id, prefix, &attrs));
+                if let Some(attrs) = self.export.advertised_path(*id, &prefix, &self.rib) {
+                    rows.push(self.advertised_view(*id, prefix, attrs));
                 }
             }
             return;
@@ -153,14 +152,13 @@ impl Speaker {
         rows: &mut Vec<RouteView>,
     ) -> bool {
         let first = PeerId(u32::try_from(cursor.peer).unwrap_or(u32::MAX));
-        let peer = self.peers.range(first..).map(|(id, _)| *id);
-        let Some(id) = peer.into_iter().find(|id| query.peer.is_none_or(|wanted| wanted == *id)) else {
-            return false;
-        };
+        let wanted = |id| query.peer.is_none_or(|wanted| wanted == id);
+        let Some(id) = self.peers.find_from(first, wanted) else { return false };
         if id.0 as usize != cursor.peer {
             (cursor.peer, cursor.position) = (id.0 as usize, 0);
         }
-        let next = self.export.advertised(id, family, cursor.position, *left, &mut |prefix, attrs| {
+        let at = (family, cursor.position);
+        let next = self.export.advertised(id, at, *left, &self.rib, &mut |prefix, attrs| {
             if query.wants(&prefix) {
                 rows.push(self.advertised_view(id, prefix, attrs));
             }
@@ -237,7 +235,7 @@ impl Speaker {
                 peer: (path.peer != LOCAL).then_some(path.peer),
                 peer_address: facts.map(|facts| facts.address),
                 peer_as: facts.map(|facts| facts.remote_as),
-                attrs: path.attrs().clone(),
+                attrs: path.attrs.unpack(),
                 accepted: path.import == Import::Accepted,
                 rule: self.rib.rules.name(path.rule),
                 best,
@@ -265,7 +263,7 @@ impl Speaker {
         }
     }
 
-    fn advertised_view(&self, id: PeerId, prefix: Prefix, attrs: &AttrSet) -> RouteView {
+    fn advertised_view(&self, id: PeerId, prefix: Prefix, attrs: PathAttributes) -> RouteView {
         let facts = self.rib.peers.get(&id);
         RouteView {
             prefix,
@@ -273,7 +271,7 @@ impl Speaker {
             peer: Some(id),
             peer_address: facts.map(|facts| facts.address),
             peer_as: facts.map(|facts| facts.remote_as),
-            attrs: attrs.clone(),
+            attrs,
             accepted: true,
             rule: Arc::from(""),
             best: true,

@@ -87,6 +87,18 @@ impl AsPath {
         }
     }
 
+    /// The segments as RFC 4271 §4.3 writes them, with four-octet AS numbers.
+    pub fn as_octets(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// A path from what [`AsPath::as_octets`] gave; `None` if that is not well-formed.
+    pub fn from_octets(octets: &[u8]) -> Option<Self> {
+        let mut segments = Segments { rest: octets };
+        while segments.next().is_some_and(|segment| !segment.octets.is_empty()) {}
+        segments.rest.is_empty().then(|| AsPath { wire: SmallVec::from_slice(octets) })
+    }
+
     /// The segments, leftmost first.
     pub fn segments(&self) -> Segments<'_> {
         Segments { rest: &self.wire }

@@ -4,10 +4,12 @@ mod cases;
 mod properties;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use causeway_bgp_wire::{
-    DecodeContext, Family, HEADER_LEN, Header, Message, PathAttributes, Prefix, RefreshKind, Update,
+    DecodeContext, Family, HEADER_LEN, Header, Ipv4Prefix, Ipv6Prefix, Message, PathAttributes, Prefix,
+    PrefixKey, RefreshKind, Update,
 };
 
 use super::eligibility::refusal;
@@ -16,21 +18,45 @@ use super::{Export, ExportParams, Limits};
 use crate::attrs::Interner;
 use crate::event::{PeerId, PullState};
 use crate::policy::PolicyContext;
+use crate::rib::slots::{Keys, Slots};
 use crate::rib::{BestPath, LocRib, SessionKind, Source};
 
 /// A Loc-RIB that is nothing but its best paths.
-#[derive(Default)]
 pub struct Rib {
-    best: BTreeMap<Prefix, BestPath>,
+    v4: Slots<Ipv4Prefix, Option<BestPath>>,
+    v6: Slots<Ipv6Prefix, Option<BestPath>>,
+}
+
+impl Rib {
+    fn best(&self) -> impl Iterator<Item = (Prefix, &BestPath)> {
+        let v4 = self.v4.iter().filter_map(|(_, key, best)| Some((key.into(), best.as_ref()?)));
+        v4.chain(self.v6.iter().filter_map(|(_, key, best)| Some((key.into(), best.as_ref()?))))
+    }
 }
 
 impl LocRib for Rib {
-    fn for_each_best(&self, family: Family, f: &mut dyn FnMut(Prefix, &BestPath)) {
-        self.best.iter().filter(|(prefix, _)| prefix.family() == family).for_each(|(p, best)| f(*p, best));
+    fn best_between(&self, family: Family, slots: Range<u32>, f: &mut dyn FnMut(u32, Prefix, &BestPath)) {
+        fn each<K: PrefixKey>(
+            table: &Slots<K, Option<BestPath>>,
+            slots: Range<u32>,
+            f: &mut dyn FnMut(u32, Prefix, &BestPath),
+        ) {
+            for (slot, key, best) in table.iter().filter(|(slot, ..)| slots.contains(slot)) {
+                best.iter().for_each(|best| f(slot, key.into(), best));
+            }
+        }
+        match family {
+            Family::Ipv4Unicast => each(&self.v4, slots, f),
+            Family::Ipv6Unicast => each(&self.v6, slots, f),
+        }
     }
 
-    fn best(&self, prefix: &Prefix) -> Option<BestPath> {
-        self.best.get(prefix).cloned()
+    fn v4(&self) -> &Keys<Ipv4Prefix> {
+        self.v4.keys()
+    }
+
+    fn v6(&self) -> &Keys<Ipv6Prefix> {
+        self.v6.keys()
     }
 }
 
@@ -136,7 +162,7 @@ impl Harness {
     pub fn new(limits: Limits) -> Self {
         Harness {
             export: Export::with_limits(limits),
-            rib: Rib::default(),
+            rib: Rib { v4: Slots::new(), v6: Slots::new() },
             interner: Interner::new(),
             receivers: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -146,7 +172,7 @@ impl Harness {
 
     pub fn up(&mut self, peer: u32, params: ExportParams) {
         let peer = PeerId(peer);
-        self.export.member_up(peer, params.clone(), &self.rib);
+        self.export.member_up(peer, params.clone());
         self.receivers.insert(peer, Receiver::new(params));
         self.wakes();
     }
@@ -174,13 +200,44 @@ impl Harness {
     }
 
     pub fn set(&mut self, prefix: Prefix, path: Option<(PathAttributes, Source)>) {
-        let best = path.map(|(attrs, source)| BestPath { attrs: self.interner.intern(attrs), source });
-        match best.clone() {
-            Some(best) => self.rib.best.insert(prefix, best),
-            None => self.rib.best.remove(&prefix),
+        let best = path.map(|(attrs, source)| BestPath { attrs: self.interner.intern(&attrs), source });
+        fn place<K: PrefixKey>(
+            table: &mut Slots<K, Option<BestPath>>,
+            key: K,
+            best: Option<BestPath>,
+        ) -> Option<u32> {
+            let slot = match &best {
+                Some(_) => table.find_or_insert_with(key, || None),
+                None => table.find(&key)?,
+            };
+            *table.get_mut(slot)? = best;
+            Some(slot)
+        }
+        let slot = match prefix {
+            Prefix::V4(key) => place(&mut self.rib.v4, key, best.clone()),
+            Prefix::V6(key) => place(&mut self.rib.v6, key, best.clone()),
         };
-        self.export.route_changed(prefix, best.as_ref());
+        if let Some(slot) = slot {
+            self.export.route_changed(slot, prefix, best.as_ref());
+            self.free(prefix.family(), slot);
+        }
         self.wakes();
+    }
+
+    /// Frees a slot that has no path and is held by nobody.
+    fn free(&mut self, family: Family, slot: u32) {
+        if self.export.holds(family, slot) {
+            return;
+        }
+        match family {
+            Family::Ipv4Unicast if matches!(self.rib.v4.get(slot), Some((_, None))) => {
+                self.rib.v4.remove(slot)
+            }
+            Family::Ipv6Unicast if matches!(self.rib.v6.get(slot), Some((_, None))) => {
+                self.rib.v6.remove(slot)
+            }
+            _ => {}
+        }
     }
 
     pub fn refresh(&mut self, peer: u32, family: Family, enhanced: bool) {
@@ -189,6 +246,9 @@ impl Harness {
     }
 
     pub fn wakes(&mut self) {
+        while let Some((family, slot)) = self.export.poll_released() {
+            self.free(family, slot);
+        }
         while let Some(peer) = self.export.poll_wake() {
             self.ready.insert(peer);
         }
@@ -199,7 +259,7 @@ impl Harness {
         let peer = PeerId(peer);
         let mut out = Vec::new();
         if self.ready.contains(&peer) {
-            match self.export.pull(peer, bytes, &mut out) {
+            match self.export.pull(peer, bytes, &mut out, &self.rib) {
                 PullState::Drained => drop(self.ready.remove(&peer)),
                 PullState::More => assert!(!out.is_empty(), "more comes with something"),
             }
@@ -235,21 +295,22 @@ impl Harness {
     /// What the member must have: every best path through eligibility, policy and rewrite, one by one.
     fn expected(&self, peer: PeerId, params: &ExportParams) -> BTreeMap<Prefix, PathAttributes> {
         let mut table = BTreeMap::new();
-        for (prefix, best) in &self.rib.best {
+        for (prefix, best) in self.rib.best() {
             let Some(key) = params.group_key(prefix.family()) else { continue };
             let from_itself = matches!(best.source, Source::Peer { id, .. } if id == peer);
-            if from_itself || refusal(&best.attrs, &best.source, &key).is_some() {
+            let mut seen = best.attrs.unpack();
+            if from_itself || refusal(&seen.communities, &best.source, &key).is_some() {
                 continue;
             }
-            let seen = before_policy(&best.attrs, &best.source, &key).into_owned();
+            before_policy(&mut seen, &best.source, &key);
             let own = matches!(best.source, Source::Local { .. });
             let context = PolicyContext { ebgp: key.kind == SessionKind::Ebgp, own };
-            let verdict = key.policy.evaluate(prefix, &seen, &context);
+            let verdict = key.policy.evaluate(&prefix, &seen, &context);
             let changed = verdict.changed.unwrap_or(seen);
             if verdict.accept
-                && let Ok(sent) = rewrite(&changed, &best.source, &key, verdict.next_hop_set)
+                && let Ok(sent) = rewrite(changed, &best.source, &key, verdict.next_hop_set)
             {
-                table.insert(*prefix, sent.into_owned());
+                table.insert(prefix, sent);
             }
         }
         table
@@ -266,17 +327,18 @@ impl Harness {
                 let count = shown.len();
                 let mut position = Some(0);
                 while let Some(at) = position {
-                    position = self.export.advertised(*peer, family, at, 3, &mut |prefix, attrs| {
-                        shown.insert(prefix, (**attrs).clone());
-                    });
+                    position =
+                        self.export.advertised(*peer, (family, at), 3, &self.rib, &mut |prefix, attrs| {
+                            shown.insert(prefix, attrs);
+                        });
                 }
                 let count = (shown.len() - count) as u64;
                 assert_eq!(self.export.advertised_count(*peer, family), count, "{peer:?} {family}");
             }
             assert_eq!(shown, expected, "what is shown of {peer:?}");
             for (prefix, attributes) in &expected {
-                let path = self.export.advertised_path(*peer, prefix);
-                assert_eq!(path.as_deref(), Some(attributes));
+                let path = self.export.advertised_path(*peer, prefix, &self.rib);
+                assert_eq!(path.as_ref(), Some(attributes));
             }
             let sent = self.export.sent(*peer);
             assert_eq!((sent.updates, sent.withdrawn), (receiver.updates, receiver.withdrawn), "{peer:?}");

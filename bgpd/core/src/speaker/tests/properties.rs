@@ -172,7 +172,7 @@ proptest! {
                 let Some(row) = bench.speaker.explain(&prefix(text)).into_iter().find(|row| row.peer == Some(id))
                 else { continue };
                 prop_assert!(up.contains(&number) || row.stale);
-                model.paths.insert((number, at), (*row.attrs).clone());
+                model.paths.insert((number, at), row.attrs.clone());
             }
             let view = bench.peer(number);
             let rows = bench.walk(&Query { direction: Direction::Learned, peer: Some(id), family: None, prefix: None, longer: false }, 2);
