@@ -66,7 +66,7 @@ pub fn bgpd_main() -> ExitCode {
 /// Runs a speaker in `role` until SIGTERM. The exit code is 0 then, 1 where it could not start.
 pub fn main(args: SpeakerArgs, role: Role) -> ExitCode {
     log::init(args.daemon.log_format);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start");
@@ -85,6 +85,17 @@ pub fn main(args: SpeakerArgs, role: Role) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A worker thread for every core there is. With one core that is the main thread: nothing passes from thread to thread,
+/// and the tables lie in the heap that grows in large steps.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = match cores {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {

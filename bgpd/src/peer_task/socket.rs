@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use causeway_bgp_core::config::{Password, PeerKey, SessionConfig};
 use causeway_bgp_core::peer::Addresses;
@@ -77,15 +78,43 @@ struct Link {
     on_subnet: bool,
 }
 
-/// The device that bears `local`, its link-local address, and whether `remote` is in the same subnet.
-fn link_of(local: IpAddr, remote: IpAddr) -> Option<Link> {
-    let all: Vec<(String, IpAddr, Option<IpAddr>)> = getifaddrs()
+/// An address of this machine: device, address, netmask.
+type OwnAddress = (String, IpAddr, Option<IpAddr>);
+
+/// The addresses of this machine as listed last. Listing them asks the kernel for every device; a thousand connections
+/// that come at once ask once.
+static LISTING: Mutex<Option<(Instant, Arc<[OwnAddress]>)>> = Mutex::new(None);
+
+/// How long a listing is good for.
+const LISTING_AGE: Duration = Duration::from_millis(250);
+
+/// The addresses of this machine; `fresh`: as they are now.
+fn own_addresses(fresh: bool) -> Option<Arc<[OwnAddress]>> {
+    let mut listing = LISTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let (Some((at, all)), false) = (&*listing, fresh)
+        && at.elapsed() < LISTING_AGE
+    {
+        return Some(Arc::clone(all));
+    }
+    let all: Arc<[OwnAddress]> = getifaddrs()
         .ok()?
         .filter_map(|entry| {
             let mask = entry.netmask.as_ref().and_then(ip_of);
             Some((entry.interface_name, ip_of(entry.address.as_ref()?)?, mask))
         })
         .collect();
+    *listing = Some((Instant::now(), Arc::clone(&all)));
+    Some(all)
+}
+
+/// The device that bears `local`, its link-local address, and whether `remote` is in the same subnet. An address that
+/// came after the last listing is found in a new one.
+fn link_of(local: IpAddr, remote: IpAddr) -> Option<Link> {
+    find_link(&own_addresses(false)?, local, remote)
+        .or_else(|| find_link(&own_addresses(true)?, local, remote))
+}
+
+fn find_link(all: &[OwnAddress], local: IpAddr, remote: IpAddr) -> Option<Link> {
     let (device, _, mask) = all.iter().find(|(_, address, _)| *address == local)?;
     let link_local = all.iter().find_map(|(name, address, _)| match address {
         IpAddr::V6(address) if name == device && address.is_unicast_link_local() => Some(*address),
