@@ -62,10 +62,12 @@ const RULES: &[Rule] = &[
         never: ASYNC,
     },
     Rule { package: "causeway", ours: &["causeway-api"], never: &["tokio", "axum", "kube"] },
+    Rule { package: "causeway-bench", ours: &[], never: ASYNC },
 ];
 
 /// Never in anything we ship.
-const NEVER_SHIPPED: &[&str] = &["bgp-rs", "bgpkit-parser", "proptest", "causeway-integration"];
+const NEVER_SHIPPED: &[&str] =
+    &["bgp-rs", "bgpkit-parser", "proptest", "causeway-integration", "causeway-bench"];
 
 /// Package names of the crate's tree without dev-dependencies, down to `depth`.
 fn tree(package: &str, depth: Option<&str>) -> BTreeSet<String> {

@@ -1,0 +1,91 @@
+//! Runs, one process each, interleaved: every daemon once, then every daemon once more. Not pure.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::measure::Options;
+use crate::measured::{Measured, Outcome};
+use crate::report;
+use crate::scenario::{self, Scenario};
+use crate::target::Target;
+
+/// What to run.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Wanted {
+    /// Scenarios, by name; `E` is E-warm and E-cold, `all` is all
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    pub scenario: Vec<String>,
+
+    /// Daemons, in the order in which they take turns
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "causeway,bird,relay")]
+    pub daemons: Vec<Target>,
+
+    /// Rounds
+    #[arg(long, default_value_t = 3)]
+    pub runs: usize,
+
+    /// Write every run here, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// How each run is done
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Runs everything and prints it; true where nothing wrong came out.
+///
+/// # Errors
+/// Where a process cannot be started, or the file cannot be written.
+pub fn run(wanted: &Wanted) -> Result<bool> {
+    let scenarios = scenario::by_names(&wanted.scenario)?;
+    let mut all: Vec<Measured> = Vec::new();
+    let mut out = std::io::stdout();
+    for scenario in &scenarios {
+        for round in 0..wanted.runs {
+            for daemon in &wanted.daemons {
+                let mut measured = one(scenario, *daemon, wanted)?;
+                measured.round = round;
+                eprintln!("{}", report::line(&measured));
+                all.push(measured);
+                if let Some(file) = &wanted.json {
+                    std::fs::write(file, serde_json::to_string_pretty(&all)?)?;
+                }
+            }
+        }
+        let of: Vec<&Measured> = all.iter().filter(|measured| measured.scenario == scenario.name).collect();
+        writeln!(out, "{}", report::table(scenario, &of))?;
+    }
+    let wrong =
+        all.iter().filter(|measured| matches!(measured.outcome, Outcome::Wrong(_) | Outcome::Broken(_)));
+    let wrong: Vec<String> = wrong.map(report::line).collect();
+    if !wrong.is_empty() {
+        writeln!(out, "FAILED runs:\n{}", wrong.join("\n"))?;
+    }
+    Ok(wrong.is_empty())
+}
+
+/// One run in a process of its own.
+fn one(scenario: &Scenario, daemon: Target, wanted: &Wanted) -> Result<Measured> {
+    let folder = tempfile::Builder::new().prefix("causeway-bench-").tempdir()?;
+    let options = &wanted.options;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["measure", "--name", &scenario.name, "--daemon", &daemon.to_string()]);
+    command.args(["--scale", &options.scale.to_string(), "--cores", &options.cores.to_string()]);
+    command.args(["--limit", &options.limit.to_string()]).arg("--folder").arg(folder.path());
+    if let Some(settle) = options.settle {
+        command.args(["--settle", &settle.to_string()]);
+    }
+    if let Some(binaries) = &options.bin_dir {
+        command.arg("--bin-dir").arg(std::path::absolute(binaries)?);
+    }
+    if let Some(fault) = options.fault {
+        command.args(["--fault", &fault.to_string()]);
+    }
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).with_context(|| format!("{} {daemon}: no result: {text}", scenario.name))
+}

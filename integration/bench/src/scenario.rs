@@ -1,0 +1,250 @@
+//! The scenarios, by name. Pure.
+
+use anyhow::{Result, bail};
+
+use crate::addresses::{Kind, Peer};
+use crate::relay::Rule;
+use crate::workload::Workload;
+
+/// What a scenario does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Load {
+    /// Feeders, all sessions up first, and one monitor.
+    Feed(Feed),
+    /// Clients of a reflector, each of which announces and receives.
+    Reflect(Reflect),
+    /// Sessions that come up at once.
+    Establish {
+        /// How many.
+        sessions: usize,
+    },
+    /// One client changes prefixes, the others measure.
+    Churn(Churn),
+}
+
+/// Feeders and a monitor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Feed {
+    /// How many feed.
+    pub feeders: usize,
+    /// Inside or outside the AS of the daemon. Those outside receive, too.
+    pub kind: Kind,
+    /// Sets of attributes of each.
+    pub sets: usize,
+    /// Prefixes a set has.
+    pub per_set: usize,
+    /// All announce the same prefixes.
+    pub shared: bool,
+}
+
+/// Clients of a reflector.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reflect {
+    /// How many.
+    pub clients: usize,
+    /// Prefixes of each.
+    pub each: usize,
+    /// They announce as they come up, instead of when all are up.
+    pub cold: bool,
+}
+
+/// Changes at a rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Churn {
+    /// Clients, of which one changes.
+    pub clients: usize,
+    /// Changes a second.
+    pub rate: usize,
+    /// For how long, seconds.
+    pub seconds: f64,
+    /// Prefixes that change in turn.
+    pub prefixes: usize,
+}
+
+/// A scenario.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// Short name.
+    pub name: String,
+    /// What it is, for tables.
+    pub title: String,
+    /// What it does.
+    pub load: Load,
+}
+
+fn feed(name: &str, title: &str, load: Feed) -> Scenario {
+    Scenario { name: name.to_owned(), title: title.to_owned(), load: Load::Feed(load) }
+}
+
+/// All scenarios, in the order of the tables.
+#[must_use]
+pub fn all() -> Vec<Scenario> {
+    let one = Feed { feeders: 1, kind: Kind::Ebgp, sets: 50_000, per_set: 10, shared: false };
+    let ten = Feed { feeders: 10, kind: Kind::Ibgp, sets: 10_000, per_set: 10, shared: true };
+    let outside = Feed { kind: Kind::Ebgp, ..ten };
+    let mut all = vec![
+        feed("A", "one feeder, 500,000 prefixes, 10 to an attribute set → monitor", one),
+        feed("A1", "the same, 1 to an attribute set", Feed { sets: 500_000, per_set: 1, ..one }),
+        feed("B", "ten iBGP feeders, the same 100,000 prefixes by different paths → monitor", ten),
+        feed("B'", "the same with eBGP feeders, which receive too", outside),
+        feed("C", "ten iBGP feeders, 1,000,000 distinct prefixes → monitor", Feed { shared: false, ..ten }),
+        feed("C'", "the same with eBGP feeders, which receive too", Feed { shared: false, ..outside }),
+    ];
+    for (name, clients, each) in [("D", 200, 5), ("E", 1000, 1), ("F2000", 2000, 1), ("F4000", 4000, 1)] {
+        for cold in [false, true] {
+            let when = if cold { "cold" } else { "warm" };
+            all.push(Scenario {
+                name: format!("{name}-{when}"),
+                title: format!("reflector, {clients} clients × {each}, {when}"),
+                load: Load::Reflect(Reflect { clients, each, cold }),
+            });
+        }
+    }
+    all.push(Scenario {
+        name: "S1000".to_owned(),
+        title: "1,000 sessions established at once".to_owned(),
+        load: Load::Establish { sessions: 1000 },
+    });
+    for (rate, prefixes) in [(100, 1000), (10_000, 10_000)] {
+        all.push(Scenario {
+            name: format!("churn-{rate}"),
+            title: format!("{rate} changes a second, 200 clients"),
+            load: Load::Churn(Churn { clients: 200, rate, seconds: 10.0, prefixes }),
+        });
+    }
+    all
+}
+
+/// The scenarios that these names mean: `E` is `E-warm` and `E-cold`, `all` is all.
+///
+/// # Errors
+/// Where a name means none.
+pub fn by_names(names: &[String]) -> Result<Vec<Scenario>> {
+    let all = all();
+    let mut chosen = Vec::new();
+    for name in names {
+        let wanted = name.to_lowercase();
+        let means = |scenario: &&Scenario| {
+            let own = scenario.name.to_lowercase();
+            wanted == "all" || own == wanted || own.split_once('-').is_some_and(|(head, _)| head == wanted)
+        };
+        let found: Vec<Scenario> = all.iter().filter(means).cloned().collect();
+        if found.is_empty() {
+            let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
+            bail!("there is no scenario {name}: {}", names.join(", "));
+        }
+        chosen.extend(found);
+    }
+    Ok(chosen)
+}
+
+impl Load {
+    /// The same, larger or smaller.
+    #[must_use]
+    pub fn scaled(self, scale: f64) -> Self {
+        let of = |number: usize, least: usize| ((number as f64 * scale).round() as usize).max(least);
+        match self {
+            Load::Feed(feed) => Load::Feed(Feed { sets: of(feed.sets, 1), ..feed }),
+            Load::Reflect(reflect) => Load::Reflect(Reflect { clients: of(reflect.clients, 3), ..reflect }),
+            Load::Establish { sessions } => Load::Establish { sessions: of(sessions, 3) },
+            Load::Churn(churn) => Load::Churn(Churn {
+                clients: of(churn.clients, 3),
+                prefixes: of(churn.prefixes, 10),
+                rate: of(churn.rate, 10),
+                ..churn
+            }),
+        }
+    }
+
+    /// Peers, feeds and expectations.
+    #[must_use]
+    pub fn workload(self) -> Workload {
+        let clients = |count: usize| (0..count).map(|number| Peer::new(Kind::Ibgp, number)).collect();
+        match self {
+            Load::Feed(Feed { feeders, kind, sets, per_set, shared }) => {
+                let mut peers: Vec<Peer> = (0..feeders).map(|number| Peer::new(kind, number)).collect();
+                peers.push(Peer::new(Kind::Monitor, 0));
+                // A lone feeder has nothing to receive, and iBGP feeders are no clients.
+                let feeders_receive = kind == Kind::Ebgp;
+                Workload { peers, feeders, sets, per_set, shared, sentinel: true, feeders_receive }
+            }
+            Load::Reflect(Reflect { clients: count, each, .. }) => Workload {
+                peers: clients(count),
+                feeders: count,
+                sets: 1,
+                per_set: each,
+                shared: false,
+                sentinel: false,
+                feeders_receive: true,
+            },
+            Load::Establish { sessions } => Workload {
+                peers: clients(sessions),
+                feeders: 0,
+                sets: 0,
+                per_set: 0,
+                shared: false,
+                sentinel: false,
+                feeders_receive: false,
+            },
+            Load::Churn(churn) => Workload {
+                peers: clients(churn.clients),
+                feeders: 1,
+                sets: churn.prefixes,
+                per_set: 1,
+                shared: false,
+                sentinel: false,
+                feeders_receive: false,
+            },
+        }
+    }
+
+    /// The daemon is a route reflector.
+    #[must_use]
+    pub fn reflector(self) -> bool {
+        !matches!(self, Load::Feed(_))
+    }
+
+    /// Whom a relay copies to.
+    #[must_use]
+    pub fn rule(self) -> Rule {
+        match self {
+            Load::Feed(Feed { kind: Kind::Ibgp, .. }) => Rule::Monitors,
+            _ => Rule::Others,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_mean_scenarios() {
+        let names = |wanted: &[&str]| -> Vec<String> {
+            let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+            by_names(&wanted).unwrap().into_iter().map(|scenario| scenario.name).collect()
+        };
+        assert_eq!(names(&["A", "e"]), ["A", "E-warm", "E-cold"]);
+        assert_eq!(names(&["b'", "D-warm"]), ["B'", "D-warm"]);
+        assert_eq!(names(&["all"]).len(), all().len());
+        assert!(by_names(&["Z".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn the_sizes_are_those_of_the_titles() {
+        let size = |name: &str| {
+            let workload = by_names(&[name.to_owned()]).unwrap()[0].load.workload();
+            (
+                workload.peers.len(),
+                workload.regular(),
+                workload.paths() - workload.prefixes() + workload.regular(),
+            )
+        };
+        assert_eq!(size("A"), (2, 500_000, 500_000));
+        assert_eq!(size("A1"), (2, 500_000, 500_000));
+        assert_eq!(size("B"), (11, 100_000, 1_000_000));
+        assert_eq!(size("C"), (11, 1_000_000, 1_000_000));
+        assert_eq!(size("D-warm"), (200, 1000, 1000));
+        assert_eq!(size("E-cold"), (1000, 1000, 1000));
+    }
+}

@@ -1,0 +1,64 @@
+//! What a process has used: CPU time and memory, out of `/proc`. Not pure.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// Clock ticks a second in `/proc` (USER_HZ, the same on every Linux of today).
+const TICKS: u64 = 100;
+
+/// What a process has used so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// User and system time of all its threads; steps of 10 ms.
+    pub cpu: Duration,
+    /// Resident memory now, KiB.
+    pub resident: u64,
+    /// Most resident memory so far, KiB.
+    pub peak: u64,
+}
+
+/// Reads the usage of a process.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn of(pid: u32) -> Result<Usage> {
+    let read = |file: &str| {
+        fs::read_to_string(format!("/proc/{pid}/{file}"))
+            .with_context(|| format!("the daemon (process {pid}) is gone"))
+    };
+    parse(&read("stat")?, &read("status")?).context("/proc as it has always been")
+}
+
+fn parse(stat: &str, status: &str) -> Option<Usage> {
+    // The name in parentheses may hold anything.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ').skip(11).map(str::parse::<u64>);
+    let ticks = fields.next()?.ok()? + fields.next()?.ok()?;
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let cpu = Duration::from_millis(ticks * 1000 / TICKS);
+    Some(Usage { cpu, resident: kib("VmRSS:")?, peak: kib("VmHWM:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_is_read() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 2 0 0 0 150 25 0 0 20 0 1 0 100 9 9";
+        let status = "Name:\ta\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
+        let usage = Usage { cpu: Duration::from_millis(1750), resident: 1024, peak: 2048 };
+        assert_eq!(parse(stat, status), Some(usage));
+        assert_eq!(parse("7 (a)", status), None);
+    }
+
+    #[test]
+    fn this_process_uses_something() {
+        assert!(of(std::process::id()).unwrap().peak > 0);
+    }
+}
