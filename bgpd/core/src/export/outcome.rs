@@ -29,6 +29,8 @@ struct Remembered {
     seen: Option<Unpacked>,
     /// Whether it can be sent where the policy changes nothing; filled in when first needed.
     sendable: Option<bool>,
+    /// What it comes to, where the policy does not look at prefixes.
+    outcome: Option<Option<AttrSet>>,
 }
 
 /// Decides what a group is sent.
@@ -56,7 +58,27 @@ impl Outcomes {
             Some(remembered) if remembered.best == *best => remembered,
             place => place.insert(remember(best, key)),
         };
-        let seen = remembered.seen.as_ref()?;
+        if let Some(outcome) = &remembered.outcome {
+            return outcome.clone();
+        }
+        let outcome = remembered.evaluate(prefix, key, interner, warnings);
+        if key.policy.is_uniform(P::FAMILY) {
+            remembered.outcome = Some(outcome.clone());
+        }
+        outcome
+    }
+}
+
+impl Remembered {
+    fn evaluate<P: PrefixKey>(
+        &mut self,
+        prefix: P,
+        key: &GroupKey,
+        interner: &mut Interner,
+        warnings: &mut dyn FnMut(String),
+    ) -> Option<AttrSet> {
+        let Remembered { best, seen, sendable, .. } = self;
+        let seen = seen.as_ref()?;
         let own = matches!(best.source, Source::Local { .. });
         let context = PolicyContext { ebgp: key.kind == SessionKind::Ebgp, own };
         let verdict = key.policy.evaluate(&prefix.into(), seen, &context);
@@ -65,9 +87,9 @@ impl Outcomes {
         }
         let mut warn = |reason: String| warnings(format!("{} is not advertised: {reason}", prefix.into()));
         // A rule that sets the next hop to what it was changes nothing, and yet the next hop is to stay.
-        let changed = verdict.changed.or_else(|| verdict.next_hop_set.then(|| (**seen).clone()));
+        let changed = verdict.changed.or_else(|| verdict.next_hop_set.then(|| Box::new((**seen).clone())));
         if let Some(changed) = changed {
-            return match finish::<P>(changed, &best.source, key, verdict.next_hop_set) {
+            return match finish::<P>(*changed, &best.source, key, verdict.next_hop_set) {
                 Ok(sent) => Some(interner.intern_finished(&sent)),
                 Err(reason) => {
                     warn(reason);
@@ -75,8 +97,7 @@ impl Outcomes {
                 }
             };
         }
-        let sendable = remembered
-            .sendable
+        let sendable = sendable
             .get_or_insert_with(|| check_sendable::<P>(seen, &best.source, key).map_err(&mut warn).is_ok());
         sendable.then(|| best.attrs.clone())
     }
@@ -92,7 +113,7 @@ fn remember(best: &BestPath, key: &GroupKey) -> Remembered {
     };
     let communities: &[_] = if facts.has_communities() { &seen.communities } else { &[] };
     let refused = refusal(communities, &best.source, key).is_some();
-    Remembered { best: best.clone(), seen: (!refused).then_some(seen), sendable: None }
+    Remembered { best: best.clone(), seen: (!refused).then_some(seen), sendable: None, outcome: None }
 }
 
 /// Whether a message can hold what rewriting comes to, found without rewriting in the usual case.

@@ -10,8 +10,7 @@ mod rule;
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-use causeway_bgp_wire::PathAttributes;
-use causeway_bgp_wire::Prefix;
+use causeway_bgp_wire::{Family, PathAttributes, Prefix};
 
 pub use rule::{Action, Conditions, Operation, PrefixMatch, PrefixOperator, Rule};
 
@@ -26,20 +25,20 @@ pub struct PolicyContext {
 
 /// What a policy says of one path.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Verdict {
+pub struct Verdict<'a> {
     /// Whether the path may pass.
     pub accept: bool,
     /// The rule that decided, for people: `filter tor-in importV4[1]`, `default: outside every IPPool`.
-    pub rule: Arc<str>,
+    pub rule: &'a Arc<str>,
     /// New attributes, where the rule changed them.
-    pub changed: Option<PathAttributes>,
+    pub changed: Option<Box<PathAttributes>>,
     /// The rule has set the next hop: export must leave it as it is.
     pub next_hop_set: bool,
 }
 
-impl Verdict {
-    fn plain(accept: bool, rule: &Arc<str>) -> Self {
-        Verdict { accept, rule: rule.clone(), changed: None, next_hop_set: false }
+impl<'a> Verdict<'a> {
+    fn plain(accept: bool, rule: &'a Arc<str>) -> Self {
+        Verdict { accept, rule, changed: None, next_hop_set: false }
     }
 }
 
@@ -53,19 +52,30 @@ pub struct RuleChain {
 }
 
 impl RuleChain {
-    /// The attributes are looked at only if there is a rule.
+    /// Whether all prefixes of an attribute set meet with the same verdict, and whether that is always a rule's.
+    fn is_uniform(&self, family: Family) -> (bool, bool) {
+        let rules = self.of(family);
+        let blind = rules.iter().all(|rule| rule.conditions.ignore_prefix());
+        (blind, rules.iter().any(|rule| rule.conditions.always_hold()))
+    }
+
+    fn of(&self, family: Family) -> &[Rule] {
+        match family {
+            Family::Ipv4Unicast => &self.v4,
+            Family::Ipv6Unicast => &self.v6,
+        }
+    }
+
+    /// The attributes are looked at only if a rule asks.
     fn decide(
         &self,
         prefix: &Prefix,
         attributes: &impl Borrow<PathAttributes>,
         context: &PolicyContext,
-    ) -> Option<Verdict> {
-        let rules = match prefix {
-            Prefix::V4(_) => &self.v4,
-            Prefix::V6(_) => &self.v6,
-        };
-        let rule = rules.iter().find(|rule| rule.conditions.hold(prefix, attributes.borrow(), context))?;
-        Some(rule.apply(attributes.borrow()))
+    ) -> Option<Verdict<'_>> {
+        let rule =
+            self.of(prefix.family()).iter().find(|rule| rule.conditions.hold(prefix, attributes, context))?;
+        Some(rule.apply(attributes))
     }
 }
 
@@ -120,13 +130,19 @@ impl ImportPolicy {
         ImportPolicy { never, chain, inside, otherwise: Otherwise { accept: false, rule: rule.into() } }
     }
 
+    /// Whether all prefixes of one attribute set and context meet with the same verdict.
+    pub fn is_uniform(&self, family: Family) -> bool {
+        let (blind, decisive) = self.chain.is_uniform(family);
+        blind && self.never.is_empty() && (decisive || self.inside.is_empty())
+    }
+
     /// What becomes of this path.
     pub fn evaluate(
         &self,
         prefix: &Prefix,
         attributes: &impl Borrow<PathAttributes>,
         context: &PolicyContext,
-    ) -> Verdict {
+    ) -> Verdict<'_> {
         if let Some(own) = find_range(&self.never, prefix) {
             return Verdict::plain(false, &own.rule);
         }
@@ -176,13 +192,23 @@ impl ExportPolicy {
         }
     }
 
+    /// Whether all prefixes of one attribute set and context meet with the same verdict.
+    pub fn is_uniform(&self, family: Family) -> bool {
+        let (blind, decisive) = self.chain.is_uniform(family);
+        let ranges = match &self.default {
+            ExportDefault::Own => 0,
+            ExportDefault::AcceptedExcept(ranges) => ranges.len(),
+        };
+        blind && (decisive || ranges == 0)
+    }
+
     /// What becomes of this path.
     pub fn evaluate(
         &self,
         prefix: &Prefix,
         attributes: &impl Borrow<PathAttributes>,
         context: &PolicyContext,
-    ) -> Verdict {
+    ) -> Verdict<'_> {
         if let Some(verdict) = self.chain.decide(prefix, attributes, context) {
             return verdict;
         }

@@ -1,5 +1,6 @@
 //! One rule of a filter: conditions that must all hold, and what becomes of a path then. Pure.
 
+use std::borrow::Borrow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -104,12 +105,37 @@ impl PrefixMatch {
 
 impl Conditions {
     /// Whether the rule speaks of this path.
-    pub fn hold(&self, prefix: &Prefix, attributes: &PathAttributes, context: &PolicyContext) -> bool {
+    pub fn hold(
+        &self,
+        prefix: &Prefix,
+        attributes: &impl Borrow<PathAttributes>,
+        context: &PolicyContext,
+    ) -> bool {
         let length = prefix.prefix_len();
-        self.prefix.is_none_or(|wanted| wanted.holds(prefix))
+        let holds = self.prefix.is_none_or(|wanted| wanted.holds(prefix))
             && self.length.is_none_or(|(min, max)| (min..=max).contains(&length))
-            && self.ebgp.is_none_or(|ebgp| ebgp == context.ebgp)
-            && self.communities.iter().all(|wanted| attributes.communities.contains(wanted))
+            && self.ebgp.is_none_or(|ebgp| ebgp == context.ebgp);
+        holds && (!self.ask_attributes() || self.hold_of(attributes.borrow()))
+    }
+
+    /// Whether the rule asks nothing of the prefix: then it speaks of all prefixes of an attribute set or of none.
+    pub fn ignore_prefix(&self) -> bool {
+        self.prefix.is_none() && self.length.is_none()
+    }
+
+    /// Whether the rule speaks of every path.
+    pub fn always_hold(&self) -> bool {
+        self.ignore_prefix() && self.ebgp.is_none() && !self.ask_attributes()
+    }
+
+    fn ask_attributes(&self) -> bool {
+        let Conditions { communities, large_communities, as_path_prefix, next_hop, .. } = self;
+        let lists = [communities.len(), large_communities.len(), as_path_prefix.len()];
+        next_hop.is_some() || lists.into_iter().any(|length| length > 0)
+    }
+
+    fn hold_of(&self, attributes: &PathAttributes) -> bool {
+        self.communities.iter().all(|wanted| attributes.communities.contains(wanted))
             && self.large_communities.iter().all(|wanted| attributes.large_communities.contains(wanted))
             && self.as_path_begins(attributes)
             && self.next_hop.is_none_or(|range| range.contains_address(attributes.next_hop.global))
@@ -128,7 +154,7 @@ impl Conditions {
 
 impl Rule {
     /// The verdict on a path whose conditions hold.
-    pub(super) fn apply(&self, attributes: &PathAttributes) -> Verdict {
+    pub(super) fn apply(&self, attributes: &impl Borrow<PathAttributes>) -> Verdict<'_> {
         let operations = match &self.action {
             Action::Reject => return Verdict::plain(false, &self.id),
             Action::Accept(operations) => operations,
@@ -137,12 +163,13 @@ impl Rule {
         if operations.is_empty() {
             return verdict;
         }
-        let mut changed = attributes.clone();
+        let attributes = attributes.borrow();
+        let mut changed = Box::new(attributes.clone());
         for operation in operations {
             operation.apply(&mut changed);
             verdict.next_hop_set |= matches!(operation, Operation::SetNextHop(_));
         }
-        if changed != *attributes {
+        if *changed != *attributes {
             verdict.changed = Some(changed);
         }
         verdict

@@ -108,13 +108,16 @@ fn as_path_prefix_does_not_look_into_sets() {
 
 #[test]
 fn each_operation_changes_what_it_names() {
-    let apply =
-        |operations: Vec<Operation>| {
-            let verdict = import(vec![rule("r", Conditions::default(), Action::Accept(operations))])
-                .evaluate(&prefix("10.0.0.0/8"), &attributes(), &EBGP);
-            assert!(verdict.accept);
-            verdict
-        };
+    struct Applied {
+        changed: Option<Box<PathAttributes>>,
+        next_hop_set: bool,
+    }
+    let apply = |operations: Vec<Operation>| {
+        let policy = import(vec![rule("r", Conditions::default(), Action::Accept(operations))]);
+        let verdict = policy.evaluate(&prefix("10.0.0.0/8"), &attributes(), &EBGP);
+        assert!(verdict.accept);
+        Applied { changed: verdict.changed, next_hop_set: verdict.next_hop_set }
+    };
     let changed = |operation| apply(vec![operation]).changed.unwrap();
     let large = |local2| LargeCommunity { global: 1, local1: 2, local2 };
     assert_eq!(
@@ -161,7 +164,7 @@ fn the_first_match_decides_and_is_named() {
         ("fd00::/48", false, "default: outside every IPPool"),
     ] {
         let verdict = policy.evaluate(&prefix(text), &attributes(), &EBGP);
-        assert_eq!((verdict.accept, &*verdict.rule), (accept, by), "{text}");
+        assert_eq!((verdict.accept, &**verdict.rule), (accept, by), "{text}");
     }
 }
 
@@ -177,11 +180,11 @@ fn import_default_is_what_lies_in_pools() {
         ("0.0.0.0/0", false, "default: outside every IPPool"),
     ] {
         let verdict = policy.evaluate(&prefix(text), &attributes(), &IBGP);
-        assert_eq!((verdict.accept, &*verdict.rule), (accept, by), "{text}");
+        assert_eq!((verdict.accept, &**verdict.rule), (accept, by), "{text}");
     }
     let none = ImportPolicy::new(Vec::new(), RuleChain::default(), Vec::new());
     let verdict = none.evaluate(&prefix("10.0.0.0/8"), &attributes(), &IBGP);
-    assert_eq!((verdict.accept, &*verdict.rule), (false, "default: there is no IPPool"));
+    assert_eq!((verdict.accept, &**verdict.rule), (false, "default: there is no IPPool"));
 }
 
 #[test]
@@ -189,7 +192,7 @@ fn export_default_is_own_blocks_or_what_a_reflector_accepted() {
     let node = ExportPolicy::new(RuleChain::default(), ExportDefault::Own);
     assert!(node.evaluate(&prefix("10.244.1.0/24"), &attributes(), &OWN).accept);
     let refused = node.evaluate(&prefix("10.244.2.0/24"), &attributes(), &EBGP);
-    assert_eq!((refused.accept, &*refused.rule), (false, "default: not an own block"));
+    assert_eq!((refused.accept, &**refused.rule), (false, "default: not an own block"));
     let reflector = ExportPolicy::new(
         RuleChain::default(),
         ExportDefault::AcceptedExcept(vec![named("10.9.0.0/16", "default: disableBGPExport")]),
@@ -243,9 +246,9 @@ proptest! {
         match first {
             Some(index) => {
                 prop_assert_eq!(verdict.accept, rules[index].1);
-                prop_assert_eq!(&*verdict.rule, &index.to_string());
+                prop_assert_eq!(&**verdict.rule, &index.to_string());
             }
-            None => prop_assert_eq!(&*verdict.rule, "inside"),
+            None => prop_assert_eq!(&**verdict.rule, "inside"),
         }
     }
 
@@ -268,4 +271,32 @@ proptest! {
         let inside = Prefix::host(Ipv4Addr::new(10, 244, 1, host).into());
         prop_assert!(!import(rules).evaluate(&inside, &attributes(), &EBGP).accept);
     }
+}
+
+#[test]
+fn a_policy_that_looks_at_prefixes_says_so() {
+    let accept = |conditions| rule("r", conditions, Action::Accept(Vec::new()));
+    let anything = || accept(Conditions::default());
+    let of_ebgp = || accept(Conditions { ebgp: Some(true), ..Conditions::default() });
+    let short = || accept(Conditions { length: Some((0, 24)), ..Conditions::default() });
+    let v4 = Family::Ipv4Unicast;
+    let range = || vec![NamedRange { prefix: prefix("10.0.0.0/8"), rule: "range".into() }];
+    let policy =
+        |never, rules, inside| ImportPolicy::new(never, RuleChain { v4: rules, v6: vec![short()] }, inside);
+    assert!(policy(vec![], vec![anything()], range()).is_uniform(v4));
+    assert!(policy(vec![], vec![of_ebgp()], vec![]).is_uniform(v4));
+    assert!(!policy(vec![], vec![of_ebgp()], range()).is_uniform(v4));
+    assert!(!policy(vec![], vec![short(), anything()], vec![]).is_uniform(v4));
+    assert!(!policy(range(), vec![anything()], vec![]).is_uniform(v4));
+    assert!(!policy(vec![], vec![anything()], vec![]).is_uniform(Family::Ipv6Unicast));
+    let chain = |rules| RuleChain { v4: rules, v6: Vec::new() };
+    assert!(ExportPolicy::accept_all().is_uniform(v4));
+    assert!(ExportPolicy::new(chain(vec![of_ebgp()]), ExportDefault::Own).is_uniform(v4));
+    assert!(
+        !ExportPolicy::new(chain(vec![of_ebgp()]), ExportDefault::AcceptedExcept(range())).is_uniform(v4)
+    );
+    assert!(
+        ExportPolicy::new(chain(vec![anything()]), ExportDefault::AcceptedExcept(range())).is_uniform(v4)
+    );
+    assert!(!ExportPolicy::new(chain(vec![short()]), ExportDefault::Own).is_uniform(v4));
 }

@@ -7,7 +7,7 @@
 //! survive through the IGP cost are equal and installed together, up to `max_paths` next hops of them: two reflectors
 //! that pass on the same path count once. AS_PATHs need only be of equal length for that.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -96,6 +96,19 @@ pub(crate) type Rank = (bool, Reverse<u32>, usize, Origin);
 pub(crate) fn rank(local: bool, facts: &Facts) -> Rank {
     let local_pref = facts.local_pref().unwrap_or(DEFAULT_LOCAL_PREF);
     (!local, Reverse(local_pref), facts.as_path_length(), facts.origin())
+}
+
+/// Which of two paths of one rank is better; `None` where that hangs on MED, and so on who else is there.
+pub(crate) fn compare_equals(a: &Candidate, b: &Candidate) -> Option<Ordering> {
+    if neighbour(a) == neighbour(b) && med(a) != med(b) {
+        // A path that is beaten by the best for its MED takes no part in what follows.
+        return (med(a) > med(b)).then_some(Ordering::Greater);
+    }
+    let after_med = |c: &Candidate| {
+        let ibgp = c.kind == SessionKind::Ibgp;
+        (ibgp, c.igp_cost, identifier(c), c.facts.cluster_list_length(), c.address, c.peer)
+    };
+    Some(after_med(a).cmp(&after_med(b)))
 }
 
 type Indices = SmallVec<[usize; 16]>;

@@ -302,6 +302,21 @@ struct Any {
     id: u8,
 }
 
+impl Any {
+    fn candidate(&self, number: u32) -> Candidate {
+        Candidate {
+            facts: Facts::of(&self.attrs),
+            next_hop: next_hop_id(&self.attrs),
+            local: self.local,
+            kind: if self.ibgp { SessionKind::Ibgp } else { SessionKind::Ebgp },
+            igp_cost: self.cost,
+            router_id: Ipv4Addr::new(10, 0, 0, self.id),
+            address: Ipv4Addr::new(192, 0, 2, self.id / 2).into(),
+            peer: PeerId(number),
+        }
+    }
+}
+
 fn any_path() -> impl Strategy<Value = Any> {
     (
         (proptest::collection::vec(1u32..4, 0..3), 0u8..3, proptest::option::of(0u32..3)),
@@ -327,16 +342,7 @@ fn any_path() -> impl Strategy<Value = Any> {
 proptest! {
     #[test]
     fn agrees_with_the_steps_taken_one_by_one(paths in proptest::collection::vec(any_path(), 0..8), seed: u64) {
-        let candidates: Vec<Candidate> = paths.iter().zip(0..).map(|(path, number)| Candidate {
-            facts: Facts::of(&path.attrs),
-            next_hop: next_hop_id(&path.attrs),
-            local: path.local,
-            kind: if path.ibgp { SessionKind::Ibgp } else { SessionKind::Ebgp },
-            igp_cost: path.cost,
-            router_id: Ipv4Addr::new(10, 0, 0, path.id),
-            address: Ipv4Addr::new(192, 0, 2, path.id / 2).into(),
-            peer: PeerId(number),
-        }).collect();
+        let candidates: Vec<Candidate> = paths.iter().zip(0..).map(|(path, number)| path.candidate(number)).collect();
         let best = select(&candidates, 4).map(|selection| candidates[selection.best].peer);
         prop_assert_eq!(best, naive(&candidates).map(|index| candidates[index].peer));
         let mut shuffled = candidates.clone();
@@ -350,6 +356,35 @@ proptest! {
             for (index, fate) in fates.iter().enumerate() {
                 prop_assert_eq!(matches!(fate, Fate::Best(_)), index == selection.best);
             }
+        }
+    }
+
+    /// What is concluded from the best path alone is what the whole decision comes to.
+    #[test]
+    fn a_new_path_stands_as_the_whole_decision_says(paths in proptest::collection::vec(any_path(), 2..8)) {
+        let mut candidates: Vec<Candidate> = paths.iter().zip(0..).map(|(path, number)| path.candidate(number)).collect();
+        let Some(new) = candidates.pop() else { return Ok(()) };
+        let Some(best) = select(&candidates, 1).map(|selection| candidates[selection.best]) else { return Ok(()) };
+        let rank_of = |c: &Candidate| rank(c.local, &c.facts);
+        let standing = match rank_of(&new).cmp(&rank_of(&best)) {
+            Ordering::Less => Some(new.peer),
+            Ordering::Greater => Some(best.peer),
+            Ordering::Equal => match compare_equals(&new, &best) {
+                Some(Ordering::Less) if new.facts.med().unwrap_or(0) == 0 => Some(new.peer),
+                Some(Ordering::Greater) => Some(best.peer),
+                _ => None,
+            },
+        };
+        candidates.push(new);
+        if let (Some(winner), Some(selection)) = (standing, select(&candidates, 1)) {
+            prop_assert_eq!(winner, candidates[selection.best].peer);
+        }
+        // One that ranks below the best, taken away, leaves the decision as it is.
+        candidates.pop();
+        let below = candidates.iter().position(|c| rank_of(c) > rank_of(&best));
+        if let Some(below) = below {
+            candidates.remove(below);
+            prop_assert_eq!(select(&candidates, 1).map(|s| candidates[s.best].peer), Some(best.peer));
         }
     }
 }

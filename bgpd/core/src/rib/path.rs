@@ -2,6 +2,8 @@
 //!
 //! Owner: the table. Pure.
 
+use thin_vec::ThinVec;
+
 use crate::attrs::AttrSet;
 use crate::event::PeerId;
 
@@ -52,12 +54,12 @@ pub(crate) struct Path {
     pub(crate) epoch: u8,
 }
 
-/// The paths of a prefix, in order of arrival. One path, the usual case, needs no allocation of its own; several take
-/// what they need and no more.
+/// The paths of a prefix, in order of arrival. One path, the usual case, needs no allocation of its own; several grow by
+/// half of what they are.
 pub(crate) enum Paths {
     None,
     One(Path),
-    Many(Box<[Path]>),
+    Many(ThinVec<Path>),
 }
 
 impl Paths {
@@ -78,15 +80,20 @@ impl Paths {
     }
 
     pub(crate) fn push(&mut self, path: Path) {
-        *self = match std::mem::replace(self, Paths::None) {
-            Paths::None => Paths::One(path),
-            Paths::One(first) => Paths::Many(Box::new([first, path])),
-            Paths::Many(paths) => {
-                let mut paths = Vec::from(paths);
-                paths.reserve_exact(1);
-                paths.push(path);
-                Paths::Many(paths.into_boxed_slice())
+        if let Paths::Many(paths) = self {
+            if paths.len() == paths.capacity() {
+                paths.reserve_exact(paths.len() / 2);
             }
+            paths.push(path);
+            return;
+        }
+        *self = match std::mem::replace(self, Paths::None) {
+            Paths::One(first) => {
+                let mut paths = ThinVec::with_capacity(2);
+                paths.extend([first, path]);
+                Paths::Many(paths)
+            }
+            Paths::None | Paths::Many(_) => Paths::One(path),
         };
     }
 
@@ -100,17 +107,20 @@ impl Paths {
 
     pub(crate) fn remove(&mut self, peer: PeerId) -> Option<Path> {
         let at = self.as_slice().iter().position(|path| path.peer == peer)?;
-        let mut paths = match std::mem::replace(self, Paths::None) {
-            Paths::None => return None,
-            Paths::One(path) => return Some(path),
-            Paths::Many(paths) => Vec::from(paths),
-        };
-        let path = paths.remove(at);
-        *self = match paths.len() {
-            1 => paths.pop().map_or(Paths::None, Paths::One),
-            _ => Paths::Many(paths.into_boxed_slice()),
-        };
-        Some(path)
+        if let Paths::Many(paths) = self
+            && paths.len() > 2
+        {
+            return Some(paths.remove(at));
+        }
+        match std::mem::replace(self, Paths::None) {
+            Paths::None => None,
+            Paths::One(path) => Some(path),
+            Paths::Many(mut paths) => {
+                let path = paths.remove(at);
+                *self = paths.pop().map_or(Paths::None, Paths::One);
+                Some(path)
+            }
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

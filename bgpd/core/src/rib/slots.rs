@@ -4,13 +4,59 @@
 //! are used again, the last freed first): it does not depend on the hash seed. Nothing is ever moved: growth costs one
 //! chunk and a re-hash of numbers.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 
+use causeway_bgp_wire::{Ipv4Prefix, Ipv6Prefix, Prefix, PrefixKey};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 /// Slots of one chunk.
 const CHUNK: usize = 4096;
+
+/// What has a slot.
+pub(crate) trait SlotKey: Copy + Eq {
+    /// What it is hashed by: a number whose lowest bits tell neighbours apart, and the rest of it.
+    fn place(&self) -> (u128, u8);
+}
+
+impl SlotKey for Ipv4Prefix {
+    fn place(&self) -> (u128, u8) {
+        let len = self.prefix_len();
+        (u128::from(self.bits().checked_shr(32 - u32::from(len)).unwrap_or(0)), len)
+    }
+}
+
+impl SlotKey for Ipv6Prefix {
+    fn place(&self) -> (u128, u8) {
+        let len = self.prefix_len();
+        (self.bits().checked_shr(128 - u32::from(len)).unwrap_or(0), len)
+    }
+}
+
+impl SlotKey for Prefix {
+    fn place(&self) -> (u128, u8) {
+        match self {
+            Prefix::V4(prefix) => prefix.place(),
+            // No IPv4 prefix is that long.
+            Prefix::V6(prefix) => (prefix.place().0, 128 + prefix.place().1),
+        }
+    }
+}
+
+/// Neighbours of one length, so many of them, are looked for in one place of the index: tables are full of them, and
+/// they come in a row.
+const NEIGHBOURS: u128 = 16;
+
+/// Hashes so that neighbours lie side by side. The hash table takes the place from the lower bits and tells keys in
+/// one place apart by the highest ones.
+fn hash(hasher: &RandomState, key: &impl SlotKey) -> u64 {
+    const APART: u64 = 0xff << 56;
+    let (number, len) = key.place();
+    let near = hasher.hash_one(((number / NEIGHBOURS) as u64, ((number / NEIGHBOURS) >> 64) as u64, len));
+    let low = (number % NEIGHBOURS) as u64;
+    let apart = (near ^ low.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & APART;
+    (near.wrapping_add(low) & !APART) | apart
+}
 
 /// Which key has which slot.
 pub(crate) struct Keys<K> {
@@ -22,7 +68,7 @@ pub(crate) struct Keys<K> {
     end: u32,
 }
 
-impl<K: Copy + Eq + Hash> Keys<K> {
+impl<K: Copy> Keys<K> {
     pub(crate) fn new() -> Self {
         Keys {
             index: HashTable::new(),
@@ -47,19 +93,21 @@ impl<K: Copy + Eq + Hash> Keys<K> {
     pub(crate) fn end(&self) -> u32 {
         self.end
     }
+}
 
+impl<K: SlotKey> Keys<K> {
     /// The slot of a key.
     pub(crate) fn find(&self, key: &K) -> Option<u32> {
-        let hash = self.hasher.hash_one(key);
+        let hash = hash(&self.hasher, key);
         self.index.find(hash, |slot| self.key(*slot) == *key).copied()
     }
 
     /// The slot of a key, and whether it is new.
     pub(crate) fn find_or_insert(&mut self, key: K) -> (u32, bool) {
-        let hash = self.hasher.hash_one(key);
+        let hashed = hash(&self.hasher, &key);
         let (chunks, hasher) = (&self.chunks, &self.hasher);
         let at = |slot: &u32| chunks[*slot as usize / CHUNK][*slot as usize % CHUNK];
-        let vacant = match self.index.entry(hash, |slot| at(slot) == key, |slot| hasher.hash_one(at(slot))) {
+        let vacant = match self.index.entry(hashed, |slot| at(slot) == key, |slot| hash(hasher, &at(slot))) {
             hashbrown::hash_table::Entry::Occupied(found) => return (*found.get(), false),
             hashbrown::hash_table::Entry::Vacant(vacant) => vacant,
         };
@@ -76,7 +124,7 @@ impl<K: Copy + Eq + Hash> Keys<K> {
 
     /// Frees a slot.
     pub(crate) fn remove(&mut self, slot: u32) {
-        let hash = self.hasher.hash_one(self.key(slot));
+        let hash = hash(&self.hasher, &self.key(slot));
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
             entry.remove();
             self.free.push(slot);
@@ -103,7 +151,7 @@ pub(crate) struct Slots<K, V> {
     values: Vec<Vec<Option<V>>>,
 }
 
-impl<K: Copy + Eq + Hash, V> Slots<K, V> {
+impl<K: SlotKey, V> Slots<K, V> {
     pub(crate) fn new() -> Self {
         Slots { keys: Keys::new(), values: Vec::new() }
     }
@@ -180,6 +228,28 @@ mod tests {
 
     use super::*;
 
+    impl SlotKey for u32 {
+        fn place(&self) -> (u128, u8) {
+            (u128::from(*self), 0)
+        }
+    }
+
+    #[test]
+    fn neighbours_are_told_apart_and_lie_together() {
+        let hasher = RandomState::default();
+        let hashes: Vec<u64> = (0..16u32).map(|low| hash(&hasher, &(4096 + low))).collect();
+        let mut tags: Vec<u64> = hashes.iter().map(|hash| hash >> 57).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        assert_eq!(tags.len(), 16);
+        let place = |hash: u64| hash & 0xffff;
+        assert!(hashes.iter().all(|hash| place(hash.wrapping_sub(hashes[0])) < 16));
+        assert_eq!("10.1.2.0/24".parse::<Ipv4Prefix>().unwrap().place(), (0x0a_01_02, 24));
+        assert_eq!((Ipv4Prefix::DEFAULT.place(), Ipv6Prefix::DEFAULT.place()), ((0, 0), (0, 0)));
+        let (v4, v6) = (Prefix::from(Ipv4Prefix::DEFAULT), Prefix::from(Ipv6Prefix::DEFAULT));
+        assert_ne!(v4.place(), v6.place());
+    }
+
     #[test]
     fn slots_are_used_again_and_order_is_that_of_slots() {
         let mut slots = Slots::new();
@@ -198,8 +268,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_plain_map(steps in proptest::collection::vec((any::<bool>(), 0u8..40, any::<u8>()), 0..200)) {
-            let mut slots: Slots<u8, u8> = Slots::new();
+        fn agrees_with_a_plain_map(steps in proptest::collection::vec((any::<bool>(), 0u32..40, any::<u8>()), 0..200)) {
+            let mut slots: Slots<u32, u8> = Slots::new();
             let mut plain = BTreeMap::new();
             for (insert, key, value) in steps {
                 if insert {
@@ -213,7 +283,7 @@ mod tests {
                     plain.remove(&key);
                 }
                 prop_assert_eq!(slots.len(), plain.len());
-                let mut all: Vec<(u8, u8)> = slots.iter().map(|(_, key, value)| (key, *value)).collect();
+                let mut all: Vec<(u32, u8)> = slots.iter().map(|(_, key, value)| (key, *value)).collect();
                 all.sort_unstable();
                 prop_assert_eq!(all, plain.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
             }

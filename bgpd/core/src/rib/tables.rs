@@ -2,17 +2,18 @@
 //!
 //! Owner: the speaker. Pure. Code over a table is written once, for any [`Tabled`] key.
 
+use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 
 use causeway_bgp_wire::{Asn, Family, Ipv4Prefix, Ipv6Prefix, Prefix, PrefixKey};
 use smallvec::SmallVec;
 
-use super::decision::{Candidate, Fate, Rank, explain, rank, reason, select};
+use super::decision::{Candidate, Fate, Rank, compare_equals, explain, rank, reason, select};
 use super::next_hop::NextHops;
 use super::path::{Import, LOCAL, NOBODY, Path, Paths};
 use super::rules::{Check, RuleNames};
-use super::slots::{Keys, Slots};
+use super::slots::{Keys, SlotKey, Slots};
 use super::{BestPath, LocRib, SessionKind, Source};
 use crate::attrs::Interner;
 use crate::event::PeerId;
@@ -42,7 +43,7 @@ pub(crate) struct Tables {
 }
 
 /// A prefix type with a table of its own.
-pub(crate) trait Tabled: PrefixKey {
+pub(crate) trait Tabled: PrefixKey + SlotKey {
     fn table(tables: &Tables) -> &Table<Self>;
     fn table_mut(tables: &mut Tables) -> &mut Table<Self>;
 }
@@ -106,6 +107,17 @@ const USUAL_PATHS: usize = 16;
 type Indices = SmallVec<[usize; USUAL_PATHS]>;
 type Candidates = SmallVec<[Candidate; USUAL_PATHS]>;
 
+/// What is known of a path without a look at all paths of its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The best path stays what it is.
+    Beaten,
+    /// It is the best now.
+    Wins,
+    /// The decision has to be run.
+    Unclear,
+}
+
 /// Outcome of a decision.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
@@ -124,6 +136,8 @@ pub(crate) struct Rib {
     pub(crate) rules: RuleNames,
     /// At most this many equal paths are installed.
     pub(crate) max_paths: usize,
+    /// Whether any are: a speaker without a FIB has no use for their next hops.
+    installs: bool,
 }
 
 /// Stands in for the facts of an own path.
@@ -149,6 +163,7 @@ impl Rib {
             interner: Interner::new(),
             rules: RuleNames::new(),
             max_paths: 1,
+            installs: resolve,
         }
     }
 
@@ -212,23 +227,46 @@ impl Rib {
         Decision { best, next_hops }
     }
 
-    /// Whether a path that came, or that went, is out of the running whatever the others are: then the decision stands.
-    /// So it is where it ranks below the best before anything that only compares some of the paths (MED) is looked at.
+    /// Whether a path that went could not have won, nor kept another from winning: then the decision stands.
+    ///
+    /// So it is where it ranked below the best before anything that only compares some of the paths (MED).
     pub(crate) fn is_beaten(&self, entry: &Entry, path: &Path) -> bool {
-        if entry.best == NOBODY || entry.best == path.peer {
-            return false;
-        }
-        let Some(best) = entry.paths.of(entry.best) else { return false };
+        let Some(best) = self.rival(entry, path) else { return false };
         self.cost(path).is_none() || rank_of(path) > rank_of(best)
     }
 
-    /// Whether a path outranks the best before MED is looked at: then it wins alone.
-    pub(crate) fn outranks(&self, entry: &Entry, path: &Path) -> bool {
-        if entry.best == NOBODY || entry.best == path.peer {
-            return false;
+    /// How a new path stands against the best one, as far as no third path has a say in it.
+    ///
+    /// MED is compared among paths of one neighbour only, so a path may beat the best one and yet be beaten by a third
+    /// that does not. One with the lowest MED there is, none, is beaten by nobody for it; and the best path, not beaten by
+    /// the new one for it, stays what it was to all others.
+    pub(crate) fn standing(&self, entry: &Entry, path: &Path) -> Standing {
+        let Some(best) = self.rival(entry, path) else { return Standing::Unclear };
+        if self.cost(path).is_none() {
+            return Standing::Beaten;
         }
-        let Some(best) = entry.paths.of(entry.best) else { return false };
-        self.cost(path).is_some() && rank_of(path) < rank_of(best)
+        match rank_of(path).cmp(&rank_of(best)) {
+            Ordering::Less => return Standing::Wins,
+            Ordering::Greater => return Standing::Beaten,
+            Ordering::Equal => {}
+        }
+        // Equal paths are installed together, which takes a look at all of them.
+        if self.max_paths > 1 && self.installs {
+            return Standing::Unclear;
+        }
+        let (Some(new), Some(best)) = (self.candidate(path), self.candidate(best)) else {
+            return Standing::Unclear;
+        };
+        match compare_equals(&new, &best) {
+            Some(Ordering::Less) if new.facts.med().unwrap_or(0) == 0 => Standing::Wins,
+            Some(Ordering::Greater) => Standing::Beaten,
+            _ => Standing::Unclear,
+        }
+    }
+
+    /// The best path, where it is another peer's.
+    fn rival<'a>(&self, entry: &'a Entry, path: &Path) -> Option<&'a Path> {
+        if entry.best == NOBODY || entry.best == path.peer { None } else { entry.paths.of(entry.best) }
     }
 
     /// The eligible paths, and where each of them stands among all.

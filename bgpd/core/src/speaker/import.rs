@@ -3,6 +3,7 @@
 //! RFC 4271 §9 and §9.1, RFC 4456 §8 (loops), RFC 4724 §4.2 (End-of-RIB), RFC 7313 (refresh marks). Withdrawals of an
 //! UPDATE take effect before its announcements.
 
+use std::borrow::Borrow;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,14 +15,14 @@ use smallvec::SmallVec;
 use super::Speaker;
 use super::timers::Timer;
 use super::work::Task;
-use crate::attrs::Unpacked;
+use crate::attrs::{AttrSet, Unpacked};
 use crate::event::{LogLevel, Output, PeerId, RefreshKind};
 use crate::policy::{ImportPolicy, PolicyContext};
 use crate::rib::SessionKind;
 use crate::rib::next_hop::{NextHops, Watch};
 use crate::rib::path::{Import, LOCAL, NOBODY, NextHopId, Path};
 use crate::rib::rules::{Check, RuleNames};
-use crate::rib::tables::{Decision, Entry, Tabled};
+use crate::rib::tables::{Decision, Entry, Standing, Tabled};
 
 /// Stale paths of a refresh that was begun and never ended go after this long (RFC 7313 §4).
 const REFRESH_TIME: Duration = Duration::from_secs(600);
@@ -30,11 +31,12 @@ const REFRESH_TIME: Duration = Duration::from_secs(600);
 const PROBLEMS_LOGGED: u64 = 20;
 
 /// What all prefixes of an announcement have in common.
-struct Incoming {
+struct Incoming<'a, A> {
     peer: PeerId,
     ebgp: bool,
     policy: Arc<ImportPolicy>,
-    received: Unpacked,
+    received: AttrSet,
+    attributes: &'a A,
     /// A check that refuses the attributes whatever the prefix.
     check: Option<Check>,
     epoch: u8,
@@ -62,12 +64,12 @@ impl Speaker {
             }
         }
         let mut touched = [false; Family::COUNT];
-        for announcement in update.announced {
+        for announcement in &update.announced {
             let family = announcement.nlri.family();
             touched[family.index()] = true;
-            let received = self.rib.interner.intern(&announcement.attributes);
-            let received = Unpacked::with_value(received, announcement.attributes);
-            let Some(incoming) = self.incoming(now, id, family, received) else { return };
+            let attributes = &announcement.attributes;
+            let received = self.rib.interner.intern(attributes);
+            let Some(incoming) = self.incoming(now, id, family, received, attributes) else { return };
             match &announcement.nlri {
                 NlriList::V4(list) => self.announce(&incoming, list),
                 NlriList::V6(list) => self.announce(&incoming, list),
@@ -97,15 +99,23 @@ impl Speaker {
         }
     }
 
-    fn incoming(&self, now: Instant, id: PeerId, family: Family, received: Unpacked) -> Option<Incoming> {
+    fn incoming<'a, A: Borrow<PathAttributes>>(
+        &self,
+        now: Instant,
+        id: PeerId,
+        family: Family,
+        received: AttrSet,
+        attributes: &'a A,
+    ) -> Option<Incoming<'a, A>> {
         let peer = self.peers.get(&id)?;
         let facts = self.rib.peers.get(&id)?;
         Some(Incoming {
             peer: id,
             ebgp: facts.kind == SessionKind::Ebgp,
             policy: peer.settings.import.clone(),
-            check: self.check(id, &received),
+            check: self.check(id, attributes.borrow()),
             received,
+            attributes,
             epoch: peer.families[family.index()].epoch,
             since: self.seconds(now),
             next_hop: Cell::new(None),
@@ -136,20 +146,25 @@ impl Speaker {
 
     /// Takes in the prefixes of an announcement. Their slots are found first: look-ups that do not wait for each other
     /// wait for memory together.
-    fn announce<K: Tabled>(&mut self, incoming: &Incoming, list: &[Nlri<K>]) {
+    fn announce<K: Tabled>(&mut self, incoming: &Incoming<'_, PathAttributes>, list: &[Nlri<K>]) {
         let table = K::table_mut(&mut self.rib.tables);
         let find = |nlri: &Nlri<K>| (nlri.prefix, table.find_or_insert_with(nlri.prefix, Entry::new));
         let slots: SmallVec<[(K, u32); 32]> = list.iter().map(find).collect();
+        let uniform = incoming.check.is_some() || incoming.policy.is_uniform(K::FAMILY);
+        let mut judged = None;
         for (key, slot) in slots {
-            let path = self.judge(incoming, key.into());
+            let path = match &judged {
+                Some(path) if uniform => Path::clone(path),
+                _ => judged.insert(self.judge(incoming, key.into())).clone(),
+            };
             self.place::<K>(slot, path);
         }
     }
 
     /// What import makes of a path.
-    fn judge(&mut self, incoming: &Incoming, prefix: Prefix) -> Path {
+    fn judge<A: Borrow<PathAttributes>>(&mut self, incoming: &Incoming<'_, A>, prefix: Prefix) -> Path {
         let mut path = Path {
-            attrs: incoming.received.set().clone(),
+            attrs: incoming.received.clone(),
             peer: incoming.peer,
             since: incoming.since,
             next_hop: NextHopId::NONE,
@@ -162,11 +177,11 @@ impl Speaker {
             return path;
         }
         let context = PolicyContext { ebgp: incoming.ebgp, own: false };
-        let verdict = incoming.policy.evaluate(&prefix, &incoming.received, &context);
-        path.rule = self.rib.rules.id(&verdict.rule);
+        let verdict = incoming.policy.evaluate(&prefix, incoming.attributes, &context);
+        path.rule = self.rib.rules.id(verdict.rule);
         if verdict.accept {
             path.import = Import::Accepted;
-            let mut next_hop = incoming.received.next_hop;
+            let mut next_hop = incoming.received.next_hop();
             if let Some(changed) = verdict.changed {
                 path.attrs = self.rib.interner.intern_changed(&changed, &path.attrs);
                 next_hop = changed.next_hop;
@@ -187,7 +202,7 @@ impl Speaker {
         let family = K::FAMILY.index();
         let (next_hop, epoch, accepted) = (path.next_hop, path.epoch, path.import == Import::Accepted);
         let Some((_, entry)) = K::table(&self.rib.tables).get(slot) else { return };
-        let (beaten, alone) = (self.rib.is_beaten(entry, &path), self.rib.outranks(entry, &path));
+        let standing = self.rib.standing(entry, &path);
         let Some(entry) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
         let old = match entry.paths.of_mut(id) {
             Some(old) => {
@@ -241,19 +256,16 @@ impl Speaker {
             }
             self.leave_next_hop(old_next_hop, K::FAMILY);
         }
-        let first = old.is_none() && !self.deferred[family];
-        match () {
-            () if first && beaten => self.decisions += 1,
-            () if first && alone => {
+        // Where the peer had a path before, that one may have kept others out.
+        match standing {
+            Standing::Beaten if old.is_none() && !self.deferred[family] => self.decisions += 1,
+            Standing::Wins if old.is_none() && !self.deferred[family] => {
                 self.decisions += 1;
                 let address = self.rib.next_hops.get(next_hop).map(|entry| entry.address);
-                self.decided::<K>(
-                    slot,
-                    Some(id),
-                    Decision { best: id, next_hops: address.into_iter().collect() },
-                );
+                let decision = Decision { best: id, next_hops: address.into_iter().collect() };
+                self.decided::<K>(slot, Some(id), decision);
             }
-            () => self.decide::<K>(slot, Some(id)),
+            _ => self.decide::<K>(slot, Some(id)),
         }
     }
 
@@ -323,7 +335,8 @@ impl Speaker {
         let Some((key, entry)) = K::table(&self.rib.tables).get(slot) else { return };
         let Some(path) = entry.paths.of(id) else { return };
         let (received, since, epoch) = (path.attrs.received().clone(), path.since, path.epoch);
-        if let Some(incoming) = self.incoming(self.now, id, K::FAMILY, Unpacked::new(received)) {
+        let attributes = Unpacked::new(received.clone());
+        if let Some(incoming) = self.incoming(self.now, id, K::FAMILY, received, &attributes) {
             let path = self.judge(&Incoming { since, epoch, ..incoming }, key.into());
             self.place::<K>(slot, path);
         }

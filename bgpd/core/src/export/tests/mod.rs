@@ -18,7 +18,7 @@ use super::{Export, ExportParams, Limits};
 use crate::attrs::Interner;
 use crate::event::{PeerId, PullState};
 use crate::policy::PolicyContext;
-use crate::rib::slots::{Keys, Slots};
+use crate::rib::slots::{Keys, SlotKey, Slots};
 use crate::rib::{BestPath, LocRib, SessionKind, Source};
 
 /// A Loc-RIB that is nothing but its best paths.
@@ -36,7 +36,7 @@ impl Rib {
 
 impl LocRib for Rib {
     fn best_between(&self, family: Family, slots: Range<u32>, f: &mut dyn FnMut(u32, Prefix, &BestPath)) {
-        fn each<K: PrefixKey>(
+        fn each<K: PrefixKey + SlotKey>(
             table: &Slots<K, Option<BestPath>>,
             slots: Range<u32>,
             f: &mut dyn FnMut(u32, Prefix, &BestPath),
@@ -201,7 +201,7 @@ impl Harness {
 
     pub fn set(&mut self, prefix: Prefix, path: Option<(PathAttributes, Source)>) {
         let best = path.map(|(attrs, source)| BestPath { attrs: self.interner.intern(&attrs), source });
-        fn place<K: PrefixKey>(
+        fn place<K: PrefixKey + SlotKey>(
             table: &mut Slots<K, Option<BestPath>>,
             key: K,
             best: Option<BestPath>,
@@ -306,7 +306,7 @@ impl Harness {
             let own = matches!(best.source, Source::Local { .. });
             let context = PolicyContext { ebgp: key.kind == SessionKind::Ebgp, own };
             let verdict = key.policy.evaluate(&prefix, &seen, &context);
-            let changed = verdict.changed.unwrap_or(seen);
+            let changed = verdict.changed.map_or(seen.clone(), |changed| *changed);
             if verdict.accept
                 && let Ok(sent) = rewrite(changed, &best.source, &key, verdict.next_hop_set)
             {
