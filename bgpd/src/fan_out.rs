@@ -1,9 +1,9 @@
 //! From the tables to the outboxes: who is owed something is pulled and sent to, many members in one go.
 //!
 //! Owner: the list of peers to be pulled, and the flushers. Not pure. The speaker calls [`State::fan_out`] when it has
-//! taken in what was there; a burst therefore leaves in few large writes, a single change at once. With one worker
-//! thread the speaker writes to the sockets itself. With more, a large round is dealt out to one flusher a thread;
-//! each answers once for all whose sockets took everything.
+//! taken in what was there; a burst therefore leaves in few large writes, a single change at once. The speaker writes to
+//! the sockets itself. Where there are more threads, a large round is dealt out: a share for the speaker, one for each
+//! flusher, which answers once for all whose sockets took everything.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,6 +28,9 @@ const LARGE_ROUND: usize = 16;
 const WAIT_PER_MEMBER: Duration = Duration::from_micros(3);
 const WAIT_MIN: Duration = Duration::from_millis(1);
 const WAIT_MAX: Duration = Duration::from_millis(20);
+
+/// More flushers than this bring nothing: one thread pulls for all of them.
+const FLUSHERS_MAX: usize = 8;
 
 /// From one round to the next the member that is served first moves on by this many places.
 const STRIDE: usize = 97;
@@ -61,9 +64,8 @@ pub struct FanOut {
 }
 
 impl FanOut {
-    /// With a flusher for every worker thread, where there are more than one. Needs a tokio runtime.
-    pub fn new(workers: usize, link: &SpeakerLink) -> Self {
-        let flushers = if workers > 1 { workers } else { 0 };
+    /// With so many flushers beside the speaker itself. Needs a tokio runtime.
+    pub fn new(flushers: usize, link: &SpeakerLink) -> Self {
         let start = |_| {
             let (sender, work) = mpsc::unbounded_channel();
             tokio::spawn(flush(work, link.clone()));
@@ -72,7 +74,7 @@ impl FanOut {
         FanOut {
             woken: VecDeque::new(),
             rounds: 0,
-            flushers: (0..flushers).map(start).collect(),
+            flushers: (0..flushers.min(FLUSHERS_MAX)).map(start).collect(),
             data: Vec::new(),
         }
     }
@@ -106,49 +108,49 @@ impl State {
             return;
         }
         let now = Instant::now();
-        let dealt = self.fan_out.flushers.len();
-        let mut hands: Vec<Vec<Flush>> = if woken.len() >= LARGE_ROUND && dealt > 0 {
-            (0..dealt).map(|_| Vec::with_capacity(woken.len() / dealt + 1)).collect()
-        } else {
-            Vec::new()
-        };
+        // The speaker's own share is the last one.
+        let shares = 1 + if woken.len() >= LARGE_ROUND { self.fan_out.flushers.len() } else { 0 };
+        let mut hands: Vec<Vec<Flush>> = (1..shares).map(|_| Vec::new()).collect();
         // Nobody is always the last one.
         self.fan_out.rounds = self.fan_out.rounds.wrapping_add(1);
         let first = self.fan_out.rounds.wrapping_mul(STRIDE) % woken.len();
         woken.rotate_left(first);
+        // What others are to write is dealt out first, so that they begin at once.
+        let own = woken.len() - woken.len() / shares * (shares - 1);
         let mut data = std::mem::take(&mut self.fan_out.data);
-        for (index, id) in woken.drain(..).enumerate() {
-            let Some(peer) = self.peers.get_mut(&id) else { continue };
-            peer.listed = false;
-            let (true, Some(outlet)) = (peer.drained, &peer.outlet) else { continue };
-            peer.owed = self.speaker.pull(id, PULL_BYTES, &mut data) == PullState::More;
-            if data.is_empty() {
-                continue;
-            }
-            if hands.is_empty() {
-                match outlet.outbox.send(now, &mut data) {
-                    Sent::Drained if peer.owed => self.list(id),
-                    Sent::Drained => {}
-                    Sent::Waiting | Sent::Closed => peer.drained = false,
-                }
-            } else {
-                peer.drained = false;
-                let (outlet, data) = (outlet.clone(), std::mem::take(&mut data));
-                hands[index % dealt].push(Flush { peer: id, outlet, data });
+        for (index, id) in woken.drain(own..).enumerate() {
+            if let Some(outlet) = self.pull(id, &mut data) {
+                let data = std::mem::take(&mut data);
+                hands[index % (shares - 1)].push(Flush { peer: id, outlet, data });
             }
         }
-        (self.fan_out.data, woken) = (data, woken);
+        for (flusher, hand) in self.fan_out.flushers.iter().zip(hands) {
+            // A flusher lives as long as the runtime.
+            let _ = flusher.send(hand);
+        }
+        for id in woken.drain(..) {
+            if let Some(outlet) = self.pull(id, &mut data)
+                && outlet.outbox.send(now, &mut data) == Sent::Drained
+            {
+                self.drained(id, outlet.epoch);
+            }
+        }
+        self.fan_out.data = data;
         if self.fan_out.woken.is_empty() {
             // Its memory is used again.
             self.fan_out.woken = woken;
         }
-        for (flusher, hand) in self.fan_out.flushers.iter().zip(hands) {
-            if !hand.is_empty() {
-                // A flusher lives as long as the runtime.
-                let _ = flusher.send(hand);
-            }
-        }
         self.follow();
+    }
+
+    /// Takes a peer off the list and pulls for it; where it is to be sent something, it is not drained from now on.
+    fn pull(&mut self, id: PeerId, data: &mut Vec<Bytes>) -> Option<Outlet> {
+        let peer = self.peers.get_mut(&id)?;
+        peer.listed = false;
+        let outlet = peer.outlet.as_ref().filter(|_| peer.drained)?;
+        peer.owed = self.speaker.pull(id, PULL_BYTES, data) == PullState::More;
+        peer.drained = data.is_empty();
+        (!peer.drained).then(|| outlet.clone())
     }
 
     /// Puts a peer on the list that is owed something and has room, unless it is there.

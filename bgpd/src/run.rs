@@ -18,6 +18,7 @@ use causeway_daemon::documents::{self, Configuration};
 use causeway_daemon::signals::Shutdown;
 use causeway_daemon::{http, log};
 use clap::Parser;
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 
 use crate::control::{self, Control};
@@ -87,15 +88,15 @@ pub fn main(args: SpeakerArgs, role: Role) -> ExitCode {
     }
 }
 
-/// A worker thread for every core there is. With one core that is the main thread: nothing passes from thread to thread,
-/// and the tables lie in the heap that grows in large steps.
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
+/// The main thread is the speaker's; every further core has a worker thread for the peers. With one core the main thread
+/// does everything: nothing passes from thread to thread.
+fn runtime() -> io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = match cores {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
     };
-    builder.enable_all().build()
+    builder.worker_threads((cores - 1).max(1)).enable_all().build()
 }
 
 async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {
@@ -132,15 +133,18 @@ async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {
     let api = control::api(Control { calls, configuration });
     http::serve(api, &args.daemon.run_dir.join(BGPD_SOCKET), args.daemon.http, shutdown.clone()).await?;
 
-    let workers = tokio::runtime::Handle::current().metrics().num_workers();
+    // Threads beside this one.
+    let helpers = match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => 0,
+        _ => Handle::current().metrics().num_workers(),
+    };
     let mode = StartMode { restarting, fib: !args.no_fib };
     let nursery = Nursery { listener, marks, speaker: to_speaker };
-    let mut state = State::new(Speaker::new(Instant::now(), mode), fib, nursery, workers);
+    let mut state = State::new(Speaker::new(Instant::now(), mode), fib, nursery, helpers);
     if let Some(news) = early {
         state.from_fib(news);
     }
-    // On a worker thread, as the peers' tasks are: with one core nothing passes from thread to thread.
-    tokio::spawn(speaker_task::run(state, config, from_peers, call_rx, shutdown)).await.context("speaker")?;
+    speaker_task::run(state, config, from_peers, call_rx, shutdown).await;
     marker.clear();
     tracing::info!("ended");
     Ok(())

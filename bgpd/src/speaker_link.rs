@@ -34,10 +34,10 @@ use crate::listen::AcceptedConnection;
 use crate::outbox::Outbox;
 
 /// Octets received that may be under way from the sockets to the speaker. Decoded they take some times as much.
-pub const ROOM: usize = 256 * 1024;
+pub const ROOM: usize = 128 * 1024;
 
 /// One read takes at most this many octets.
-pub const READ_ROOM: usize = 64 * 1024;
+pub const READ_ROOM: usize = 16 * 1024;
 
 /// What a message counts at least, for its own size.
 const MESSAGE_ROOM: usize = 256;

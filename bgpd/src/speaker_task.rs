@@ -132,9 +132,9 @@ impl FibSide {
 }
 
 impl State {
-    /// A speaker without configuration, on a runtime with so many worker threads.
-    pub fn new(speaker: Speaker, fib: FibSide, nursery: Nursery, workers: usize) -> State {
-        let fan_out = FanOut::new(workers, &nursery.speaker);
+    /// A speaker without configuration, on a runtime with so many threads beside its own.
+    pub fn new(speaker: Speaker, fib: FibSide, nursery: Nursery, helpers: usize) -> State {
+        let fan_out = FanOut::new(helpers, &nursery.speaker);
         State { speaker, peers: BTreeMap::new(), fib, resets: ResetCounts::default(), fan_out, nursery }
     }
 
@@ -274,7 +274,7 @@ impl State {
         }
     }
 
-    fn drained(&mut self, id: PeerId, epoch: Epoch) {
+    pub(crate) fn drained(&mut self, id: PeerId, epoch: Epoch) {
         if let Some(peer) = self.current(id, epoch) {
             peer.drained = true;
             self.list(id);
