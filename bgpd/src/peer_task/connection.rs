@@ -14,6 +14,7 @@ use bytes::Bytes;
 use causeway_bgp_core::peer::ConnectionId;
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::socket::Ends;
@@ -95,16 +96,28 @@ impl Connection {
             buffer.octets.resize(kept + READ_ROOM, 0);
         }
         buffer.octets[..kept].copy_from_slice(&self.unread);
-        match self.stream.try_read(&mut buffer.octets[kept..kept + READ_ROOM]) {
-            Ok(0) => {
+        let into = &mut buffer.octets[kept..kept + READ_ROOM];
+        let mut count = None;
+        let read = self.stream.try_io(Interest::READABLE, || {
+            let received = recv(self.stream.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT)?;
+            count = Some(received);
+            // Less than there was room for: nothing is left, and the runtime may know without asking again.
+            if received == 0 || received == READ_ROOM {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        });
+        match (count, read) {
+            (Some(0), _) => {
                 Read::Lost(self.outbox.take_failure().unwrap_or_else(|| "closed by the peer".to_owned()))
             }
-            Ok(count) => {
+            (Some(count), _) => {
                 buffer.filled = kept + count;
                 Read::Some(count)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
-            Err(error) => Read::Lost(error.to_string()),
+            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Read::Lost(error.to_string()),
+            (None, _) => Read::Nothing,
         }
     }
 
