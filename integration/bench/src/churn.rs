@@ -1,5 +1,6 @@
 //! Changes at a steady rate, and how long each takes to each client. Not pure.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -22,16 +23,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn run(run: &mut Run, load: Churn) -> Result<Outcome> {
     let changes = (load.rate as f64 * load.seconds) as usize;
     run.bring_up()?;
-    run.fleet.tables.expect(run.workload.wanted());
     run.fleet.send(0, run.workload.feed(0).into())?;
     if !run.fleet.until(run.deadline, |fleet| fleet.tables.completed().is_some())? {
         return run.verdict(Some(format!("before the changes: {}", run.fleet.tables.progress())));
     }
-    let messages: Vec<std::rc::Rc<[u8]>> = (0..changes)
-        .map(|change| {
-            let attributes = wire::attributes(&attributes(run, change));
+    run.changes = (0..changes).map(|change| (0, attributes(run, change))).collect();
+    let messages: Vec<Rc<[u8]>> = run
+        .changes
+        .iter()
+        .enumerate()
+        .map(|(change, (_, attributes))| {
             let network = addresses::network(change % load.prefixes);
-            wire::announce(&attributes, std::iter::once(network)).into()
+            wire::announce(&wire::attributes(attributes), std::iter::once(network)).into()
         })
         .collect();
     let mut last = run.workload.wanted();
@@ -63,7 +66,8 @@ pub fn run(run: &mut Run, load: Churn) -> Result<Outcome> {
     run.stop_clock(run.fleet.tables.completed())?;
     let summary = run.fleet.tables.latencies.take().map(|latencies| latencies.summary().into());
     run.result().latency = summary;
-    Ok(if complete { Outcome::Complete } else { Outcome::Incomplete(run.fleet.tables.progress()) })
+    let progress = run.fleet.tables.progress();
+    run.verdict((!complete).then_some(progress))
 }
 
 fn tag(change: usize) -> u32 {

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::addresses::Peer;
-use crate::session::{HOLD_TIME, Session, Stage};
+use crate::session::{Reading, Session, Stage};
 use crate::tables::Tables;
 use crate::wire;
 
@@ -22,6 +22,8 @@ const EVENTS: usize = 512;
 const RETRY: Duration = Duration::from_millis(200);
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// Ticks between two reads of a slow reader.
+const SLOW_TICKS: u64 = 2;
 
 /// All peers, and their tables.
 pub struct Fleet {
@@ -40,7 +42,10 @@ pub struct Fleet {
     pub reconnect: bool,
     buffer: Vec<u8>,
     next_tick: Instant,
+    ticks: u64,
     keepalive: Rc<[u8]>,
+    /// Time between keepalives.
+    pub keepalive_time: Duration,
     events: Vec<EpollEvent>,
 }
 
@@ -60,7 +65,9 @@ impl Fleet {
             reconnect: true,
             buffer: vec![0; READ_SIZE + wire::LONGEST],
             next_tick: Instant::now(),
+            ticks: 0,
             keepalive: wire::keepalive().into(),
+            keepalive_time: Duration::from_secs(30),
             events: vec![EpollEvent::empty(); EVENTS],
         })
     }
@@ -70,7 +77,7 @@ impl Fleet {
     /// # Errors
     /// Where no connection can even be begun.
     pub fn connect(&mut self, peer: usize) -> Result<()> {
-        let socket = self.sessions[peer].connect(None)?;
+        let socket = self.sessions[peer].connect()?;
         let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
         self.epoll.add(socket, EpollEvent::new(events, peer as u64))?;
         self.sessions[peer].wants_room = true;
@@ -205,6 +212,7 @@ impl Fleet {
             }
             (wire::KEEPALIVE, Stage::OpenConfirm) => {
                 session.stage = Stage::Established;
+                session.times_up += 1;
                 self.established += 1;
                 self.last_established = Some(now);
                 if let Some(greeting) = session.greeting.clone() {
@@ -232,9 +240,20 @@ impl Fleet {
             && let Some(socket) = &session.socket
         {
             session.wants_room = wants_room;
-            let mut flags = EpollFlags::EPOLLIN;
-            flags.set(EpollFlags::EPOLLOUT, wants_room);
-            self.epoll.modify(socket, &mut EpollEvent::new(flags, peer as u64))?;
+            self.epoll.modify(socket, &mut EpollEvent::new(interest(session), peer as u64))?;
+        }
+        Ok(())
+    }
+
+    /// From now on a peer reads like this.
+    ///
+    /// # Errors
+    /// Where epoll fails.
+    pub fn set_reading(&mut self, peer: usize, reading: Reading) -> Result<()> {
+        let session = &mut self.sessions[peer];
+        session.reading = reading;
+        if let Some(socket) = &session.socket {
+            self.epoll.modify(socket, &mut EpollEvent::new(interest(session), peer as u64))?;
         }
         Ok(())
     }
@@ -274,10 +293,13 @@ impl Fleet {
             return Ok(());
         }
         self.next_tick = now + TICK;
-        let interval = Duration::from_secs(u64::from(HOLD_TIME) / 6);
+        self.ticks += 1;
         for peer in 0..self.sessions.len() {
+            if self.sessions[peer].reading == Reading::Slow && self.ticks.is_multiple_of(SLOW_TICKS) {
+                self.read(peer)?;
+            }
             let session = &mut self.sessions[peer];
-            if session.stage == Stage::Established && now - session.last_sent >= interval {
+            if session.stage == Stage::Established && now - session.last_sent >= self.keepalive_time {
                 session.queue(self.keepalive.clone());
                 self.write(peer)?;
             } else if session.retry_at.is_some_and(|at| at <= now) {
@@ -293,4 +315,12 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// What epoll is to tell of.
+fn interest(session: &Session) -> EpollFlags {
+    let mut flags = EpollFlags::empty();
+    flags.set(EpollFlags::EPOLLIN, session.reading == Reading::Prompt);
+    flags.set(EpollFlags::EPOLLOUT, session.wants_room);
+    flags
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::churn;
 use crate::fleet::Fleet;
+use crate::latency::FIRST_CHANGE;
 use crate::measured::{Measured, Outcome};
 use crate::place;
 use crate::relay::Fault;
@@ -17,12 +17,16 @@ use crate::scenario::{Load, Reflect, Scenario};
 use crate::tables::{Judgement, Tables};
 use crate::target::{Daemon, Setup, Target};
 use crate::usage::{self, Usage};
+use crate::wire::Attributes;
 use crate::workload::Workload;
+use crate::{churn, idle, random, slow};
 
 /// Sessions that come up at once where that is not what is measured: fewer than any daemon's listen backlog.
 const GENTLE: usize = 4;
 /// How long everything must stay as it is after it was complete.
 const QUIET: Duration = Duration::from_millis(500);
+/// How long a quiet machine is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Time a daemon has for itself after its start.
 const START_UP: Duration = Duration::from_secs(1);
 
@@ -46,6 +50,14 @@ pub struct Options {
     #[arg(long)]
     pub settle: Option<u64>,
 
+    /// Wait, up to a minute before each run, until the machine does nothing else
+    #[arg(long)]
+    pub patient: bool,
+
+    /// Where chance begins, in scenarios that have it
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
     /// Folder with causeway-bgpd and causeway-route-reflector [default: where this tool is]
     #[arg(long, value_name = "DIR", env = "CAUSEWAY_BIN_DIR")]
     pub bin_dir: Option<PathBuf>,
@@ -65,9 +77,11 @@ pub struct Run {
     pub daemon: Daemon,
     /// When it must be over.
     pub deadline: Instant,
+    /// Source and attributes of each change; change n has the tag `FIRST_CHANGE` + n.
+    pub changes: Vec<(usize, Attributes)>,
     settle: Duration,
     verbatim: bool,
-    before: (Usage, Usage),
+    before: (Usage, Usage, Duration),
     /// When the clock was started.
     pub begin: Instant,
     result: Measured,
@@ -87,6 +101,9 @@ pub fn run(
     let workload = load.workload();
     place::enter_namespace()?;
     place::lift_file_limit()?;
+    if options.patient {
+        place::wait_for_quiet(PATIENCE)?;
+    }
     place::pin(if options.cores > 1 { &[0, 1] } else { &[0] })?;
     let own = std::env::current_exe()?;
     let beside = own.parent().context("a program lies in a folder")?;
@@ -97,7 +114,7 @@ pub fn run(
         peers: &workload.peers,
         rule: load.rule(),
         fault: options.fault,
-        hold_time: None,
+        hold_time: load.hold_time(),
     };
     let daemon = target.start(&setup)?;
     place::pin(&[1])?;
@@ -108,11 +125,14 @@ pub fn run(
         false => Judgement::Tables,
     };
     let receives: Vec<bool> = (0..workload.peers.len()).map(|peer| workload.receives(peer)).collect();
-    let tables = Tables::new(judgement, receives.into_iter(), workload.wanted());
+    let mut tables = Tables::new(judgement, receives.into_iter(), workload.wanted());
+    // Asked of Causeway; what the peers do is theirs, where a real peer would not mind.
+    tables.strict = matches!(target, Target::Causeway | Target::Relay);
     let settle = options.settle.unwrap_or(if target == Target::Frr { 12 } else { 1 });
     let mut run = Run {
         fleet: Fleet::new(&workload.peers, tables)?,
         deadline: Instant::now() + Duration::from_secs(options.limit),
+        changes: Vec::new(),
         settle: Duration::from_secs(settle),
         verbatim: target == Target::Relay,
         before: Default::default(),
@@ -130,8 +150,12 @@ pub fn run(
             peak_kib: 0,
             paths: workload.paths(),
             repeated: 0,
+            returned: 0,
+            foreign_cpu: 0.0,
             broken: 0,
+            broken_why: None,
             latency: None,
+            more: Default::default(),
         },
         daemon,
         workload,
@@ -142,6 +166,9 @@ pub fn run(
         Load::Reflect(Reflect { cold: true, .. }) => run.cold(),
         Load::Establish { .. } => run.establish(),
         Load::Churn(load) => churn::run(&mut run, load),
+        Load::Slow(load) => slow::run(&mut run, load),
+        Load::Idle(load) => idle::run(&mut run, load),
+        Load::Random(load) => random::run(&mut run, load, options.seed),
     };
     run.result.outcome = outcome.unwrap_or_else(|error| {
         let log = run.daemon.log_tail();
@@ -171,7 +198,7 @@ impl Run {
     /// # Errors
     /// Where the daemon is gone.
     pub fn start_clock(&mut self) -> Result<()> {
-        self.before = (usage::of(self.daemon.pid())?, usage::of(std::process::id())?);
+        self.before = (usage::of(self.daemon.pid())?, usage::of(std::process::id())?, usage::machine_busy()?);
         self.result.idle_kib = self.before.0.resident;
         self.begin = Instant::now();
         Ok(())
@@ -184,12 +211,16 @@ impl Run {
     pub fn stop_clock(&mut self, end: Option<Instant>) -> Result<()> {
         let own = usage::of(std::process::id())?;
         let daemon = usage::of(self.daemon.pid())?;
+        let busy = (usage::machine_busy()? - self.before.2).as_secs_f64();
         self.result.cpu = (daemon.cpu - self.before.0.cpu).as_secs_f64();
         self.result.generator_cpu = (own.cpu - self.before.1.cpu).as_secs_f64();
+        self.result.foreign_cpu = (busy - self.result.cpu - self.result.generator_cpu).max(0.0);
+        self.result.returned = self.fleet.tables.arrived.returned;
         self.result.peak_kib = daemon.peak;
         self.result.seconds = end.map(|end| (end - self.begin).as_secs_f64());
         self.result.repeated = self.fleet.tables.arrived.repeated;
         self.result.broken = self.fleet.broken;
+        self.result.broken_why = self.fleet.sessions.iter().find_map(|session| session.broken.clone());
         Ok(())
     }
 
@@ -223,28 +254,31 @@ impl Run {
         let complete = self.fleet.until(self.deadline, |fleet| fleet.tables.completed().is_some())?;
         self.stop_clock(self.fleet.tables.completed().filter(|_| complete))?;
         if !complete {
-            let lost =
-                self.fleet.sessions.iter().find_map(|session| session.broken.clone()).unwrap_or_default();
-            return self.verdict(Some(format!("{} {lost}", self.fleet.tables.progress()).trim().to_owned()));
+            return self.verdict(Some(self.fleet.tables.progress()));
         }
         self.verdict(None)
     }
 
-    /// What it comes to. With a reason why it is not complete: whether that is for want of time, or because of something wrong.
+    /// What it comes to; `incomplete` tells how far it is where the time ran out.
     ///
     /// # Errors
     /// Where epoll fails.
     pub fn verdict(&mut self, incomplete: Option<String>) -> Result<Outcome> {
-        if let Some(why) = incomplete {
-            return Ok(Outcome::Incomplete(why));
+        if incomplete.is_none() {
+            let end = Instant::now() + QUIET;
+            self.fleet.until(end, |_| false)?;
+            self.result.peak_kib = usage::of(self.daemon.pid())?.peak;
         }
-        let end = Instant::now() + QUIET;
-        self.fleet.until(end, |_| false)?;
-        self.result.peak_kib = usage::of(self.daemon.pid())?.peak;
-        let workload = &self.workload;
-        let sent =
-            |tag: u32| workload.of_tag(tag).map(|(feeder, set)| (feeder, workload.attributes(feeder, set)));
-        Ok(match self.fleet.tables.verify(&workload.peers, sent, self.verbatim) {
+        let (workload, changes) = (&self.workload, &self.changes);
+        let sent = |tag: u32| match tag.checked_sub(FIRST_CHANGE) {
+            Some(change) => changes.get(change as usize).cloned(),
+            None => workload.of_tag(tag).map(|(feeder, set)| (feeder, workload.attributes(feeder, set))),
+        };
+        let found = self.fleet.tables.verify(&workload.peers, sent, self.verbatim);
+        if let Some(progress) = incomplete {
+            return Ok(Outcome::Incomplete(format!("{progress}; {}", found.err().unwrap_or_default())));
+        }
+        Ok(match found {
             Ok(()) if self.fleet.tables.completed().is_none() => {
                 Outcome::Wrong(format!("complete, and then not any more: {}", self.fleet.tables.progress()))
             }

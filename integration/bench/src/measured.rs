@@ -1,5 +1,7 @@
 //! What one run gave: the record that goes from the process that measured to the one that reports. Pure.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::latency::Summary;
@@ -46,10 +48,18 @@ pub struct Measured {
     pub paths: usize,
     /// Announcements of what a receiver had already.
     pub repeated: u64,
+    /// Paths that came back to the peer they are from.
+    pub returned: u64,
+    /// CPU seconds that others used in that time: a figure taken in bad company.
+    pub foreign_cpu: f64,
     /// Sessions that broke and were made anew.
     pub broken: usize,
+    /// Why one of them did.
+    pub broken_why: Option<String>,
     /// Latencies, where these are what is measured.
     pub latency: Option<Latency>,
+    /// What else was measured, with its unit in the name.
+    pub more: BTreeMap<String, f64>,
 }
 
 /// Latencies, milliseconds.
@@ -70,6 +80,12 @@ impl From<Summary> for Latency {
 }
 
 impl Measured {
+    /// Others used more than a tenth of the time.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        self.seconds.is_some_and(|seconds| self.foreign_cpu > 0.05 + seconds / 10.0)
+    }
+
     /// Memory that the paths took, octets each; `None` where there are too few to tell.
     #[must_use]
     pub fn octets_a_path(&self) -> Option<f64> {

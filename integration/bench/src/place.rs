@@ -3,6 +3,7 @@
 //! The namespace belongs to the process that runs one measurement and to the daemon it starts; it ends with them.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use crate::addresses::{DAEMON, PORT, SUBNET};
+use crate::usage;
 
 /// Name of the daemon's interface.
 pub const INTERFACE: &str = "lan0";
@@ -61,6 +63,37 @@ fn is_listened_at() -> bool {
             fields.next().is_some_and(|address| address.ends_with(&local)) && fields.nth(1) == Some("0A")
         })
     })
+}
+
+/// The daemon still has its end of the session with this peer. Its kernel may keep a closed one for a while.
+#[must_use]
+pub fn has_session(peer: Ipv4Addr) -> bool {
+    let text = fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
+    let local = format!("{:08X}:{PORT:04X}", u32::from_ne_bytes(DAEMON.octets()));
+    let remote = format!("{:08X}:", u32::from_ne_bytes(peer.octets()));
+    text.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(&local)
+            && fields.next().is_some_and(|address| address.starts_with(&remote))
+            && fields.next() == Some("01")
+    })
+}
+
+/// Waits until the machine does nothing else, as far as it ever does.
+///
+/// # Errors
+/// Where `/proc/stat` cannot be read.
+pub fn wait_for_quiet(patience: Duration) -> Result<()> {
+    let end = Instant::now() + patience;
+    let look = Duration::from_millis(300);
+    while Instant::now() < end {
+        let before = usage::machine_busy()?;
+        std::thread::sleep(look);
+        if usage::machine_busy()? - before < look / 10 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Binds this process, and what it starts from now on, to these cores; those this machine lacks are left out.

@@ -10,7 +10,20 @@ use crate::target::Target;
 #[must_use]
 pub fn line(of: &Measured) -> String {
     let head = format!("{:11} {:8} {} core(s) #{}", of.scenario, of.daemon.name(), of.cores, of.round + 1);
-    let more = if of.broken > 0 { format!(", {} sessions broke", of.broken) } else { String::new() };
+    let mut more = String::new();
+    if of.broken > 0 {
+        let why = of.broken_why.as_deref().unwrap_or_default();
+        let _ = write!(more, ", {} sessions broke (one: {why})", of.broken);
+    }
+    if of.returned > 0 {
+        let _ = write!(more, ", {} paths came back", of.returned);
+    }
+    for (name, value) in &of.more {
+        let _ = write!(more, ", {name}: {value:.3}");
+    }
+    if of.is_disturbed() {
+        let _ = write!(more, " (others used {:.2} s of CPU)", of.foreign_cpu);
+    }
     match &of.outcome {
         Outcome::Complete => {
             let latency = of

@@ -47,7 +47,10 @@ pub fn run(wanted: &Wanted) -> Result<bool> {
     for scenario in &scenarios {
         for round in 0..wanted.runs {
             for daemon in &wanted.daemons {
-                let mut measured = one(scenario, *daemon, wanted)?;
+                if *daemon == Target::Relay && !scenario.load.suits_relay() {
+                    continue;
+                }
+                let mut measured = one(scenario, *daemon, round, wanted)?;
                 measured.round = round;
                 eprintln!("{}", report::line(&measured));
                 all.push(measured);
@@ -69,13 +72,17 @@ pub fn run(wanted: &Wanted) -> Result<bool> {
 }
 
 /// One run in a process of its own.
-fn one(scenario: &Scenario, daemon: Target, wanted: &Wanted) -> Result<Measured> {
+fn one(scenario: &Scenario, daemon: Target, round: usize, wanted: &Wanted) -> Result<Measured> {
     let folder = tempfile::Builder::new().prefix("causeway-bench-").tempdir()?;
     let options = &wanted.options;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["measure", "--name", &scenario.name, "--daemon", &daemon.to_string()]);
     command.args(["--scale", &options.scale.to_string(), "--cores", &options.cores.to_string()]);
     command.args(["--limit", &options.limit.to_string()]).arg("--folder").arg(folder.path());
+    command.args(["--seed", &(options.seed + round as u64).to_string()]);
+    if options.patient {
+        command.arg("--patient");
+    }
     if let Some(settle) = options.settle {
         command.args(["--settle", &settle.to_string()]);
     }

@@ -20,6 +20,12 @@ pub enum Load {
     },
     /// One client changes prefixes, the others measure.
     Churn(Churn),
+    /// One client changes prefixes in rounds, one reads slowly, one not at all.
+    Slow(Slow),
+    /// Two feeders, and then nothing happens.
+    Idle(Idle),
+    /// Random changes by clients that come and go.
+    Random(Random),
 }
 
 /// Feeders and a monitor.
@@ -59,6 +65,39 @@ pub struct Churn {
     pub seconds: f64,
     /// Prefixes that change in turn.
     pub prefixes: usize,
+}
+
+/// Rounds of changes among clients that do not all read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Slow {
+    /// Clients: the first changes, the last but one reads slowly, the last not at all.
+    pub clients: usize,
+    /// Prefixes, all of which change in a round.
+    pub prefixes: usize,
+    /// Rounds, each of which begins when all others have all of the last.
+    pub rounds: usize,
+}
+
+/// Nothing happens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Idle {
+    /// Sets of 10 prefixes, the same from two feeders.
+    pub sets: usize,
+    /// How long it is watched, seconds.
+    pub seconds: f64,
+}
+
+/// Random changes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Random {
+    /// Clients of the reflector.
+    pub clients: usize,
+    /// eBGP peers besides.
+    pub outside: usize,
+    /// Prefixes they change.
+    pub prefixes: usize,
+    /// How many changes.
+    pub changes: usize,
 }
 
 /// A scenario.
@@ -112,6 +151,23 @@ pub fn all() -> Vec<Scenario> {
             load: Load::Churn(Churn { clients: 200, rate, seconds: 10.0, prefixes }),
         });
     }
+    let one =
+        |name: &str, title: &str, load| Scenario { name: name.to_owned(), title: title.to_owned(), load };
+    all.push(one(
+        "slow",
+        "1,000 clients, of which one reads 10 KiB/s and one stops reading; 12 rounds of 1,000 changes",
+        Load::Slow(Slow { clients: 1000, prefixes: 1000, rounds: 12 }),
+    ));
+    all.push(one(
+        "idle",
+        "10,000 prefixes from two reflectors, then nothing for 30 s",
+        Load::Idle(Idle { sets: 1000, seconds: 30.0 }),
+    ));
+    all.push(one(
+        "random",
+        "10,000 random changes, 50 clients that come and go",
+        Load::Random(Random { clients: 40, outside: 10, prefixes: 500, changes: 10_000 }),
+    ));
     all
 }
 
@@ -153,18 +209,37 @@ impl Load {
                 rate: of(churn.rate, 10),
                 ..churn
             }),
+            Load::Slow(slow) => Load::Slow(Slow { clients: of(slow.clients, 5), ..slow }),
+            Load::Idle(idle) => {
+                Load::Idle(Idle { sets: of(idle.sets, 1), seconds: (idle.seconds * scale).max(2.0) })
+            }
+            Load::Random(random) => Load::Random(Random {
+                clients: of(random.clients, 4),
+                outside: of(random.outside, 2),
+                prefixes: of(random.prefixes, 10),
+                changes: of(random.changes, 100),
+            }),
         }
     }
 
     /// Peers, feeds and expectations.
     #[must_use]
     pub fn workload(self) -> Workload {
-        let clients = |count: usize| (0..count).map(|number| Peer::new(Kind::Ibgp, number)).collect();
+        let some = |kind: Kind, count: usize| (0..count).map(move |number| Peer::new(kind, number));
+        let clients = |count: usize| some(Kind::Ibgp, count).collect();
+        let nothing = Workload {
+            peers: Vec::new(),
+            feeders: 0,
+            sets: 0,
+            per_set: 0,
+            shared: false,
+            sentinel: false,
+            feeders_receive: false,
+        };
         match self {
             Load::Feed(Feed { feeders, kind, sets, per_set, shared }) => {
-                let mut peers: Vec<Peer> = (0..feeders).map(|number| Peer::new(kind, number)).collect();
-                peers.push(Peer::new(Kind::Monitor, 0));
-                // A lone feeder has nothing to receive, and iBGP feeders are no clients.
+                let peers = some(kind, feeders).chain(some(Kind::Monitor, 1)).collect();
+                // iBGP feeders are no clients here.
                 let feeders_receive = kind == Kind::Ebgp;
                 Workload { peers, feeders, sets, per_set, shared, sentinel: true, feeders_receive }
             }
@@ -173,27 +248,20 @@ impl Load {
                 feeders: count,
                 sets: 1,
                 per_set: each,
-                shared: false,
-                sentinel: false,
                 feeders_receive: true,
+                ..nothing
             },
-            Load::Establish { sessions } => Workload {
-                peers: clients(sessions),
-                feeders: 0,
-                sets: 0,
-                per_set: 0,
-                shared: false,
-                sentinel: false,
-                feeders_receive: false,
-            },
-            Load::Churn(churn) => Workload {
-                peers: clients(churn.clients),
-                feeders: 1,
-                sets: churn.prefixes,
-                per_set: 1,
-                shared: false,
-                sentinel: false,
-                feeders_receive: false,
+            Load::Establish { sessions } => Workload { peers: clients(sessions), ..nothing },
+            Load::Churn(Churn { clients: count, prefixes, .. })
+            | Load::Slow(Slow { clients: count, prefixes, .. }) => {
+                Workload { peers: clients(count), feeders: 1, sets: prefixes, per_set: 1, ..nothing }
+            }
+            Load::Idle(Idle { sets, .. }) => {
+                Workload { peers: clients(2), feeders: 2, sets, per_set: 10, shared: true, ..nothing }
+            }
+            Load::Random(Random { clients: inside, outside, .. }) => Workload {
+                peers: some(Kind::Ibgp, inside).chain(some(Kind::Ebgp, outside)).collect(),
+                ..nothing
             },
         }
     }
@@ -201,14 +269,26 @@ impl Load {
     /// The daemon is a route reflector.
     #[must_use]
     pub fn reflector(self) -> bool {
-        !matches!(self, Load::Feed(_))
+        !matches!(self, Load::Feed(_) | Load::Idle(_))
+    }
+
+    /// A relay can do it: it needs no decision.
+    #[must_use]
+    pub fn suits_relay(self) -> bool {
+        !matches!(self, Load::Idle(_) | Load::Random(_))
+    }
+
+    /// Hold time, where the scenario needs its own, seconds.
+    #[must_use]
+    pub fn hold_time(self) -> Option<u16> {
+        matches!(self, Load::Slow(_)).then_some(30)
     }
 
     /// Whom a relay copies to.
     #[must_use]
     pub fn rule(self) -> Rule {
         match self {
-            Load::Feed(Feed { kind: Kind::Ibgp, .. }) => Rule::Monitors,
+            Load::Feed(Feed { kind: Kind::Ibgp, .. }) | Load::Idle(_) => Rule::Monitors,
             _ => Rule::Others,
         }
     }

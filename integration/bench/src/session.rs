@@ -16,6 +16,9 @@ use crate::wire;
 /// Hold time offered, seconds.
 pub const HOLD_TIME: u16 = 180;
 
+/// Octets that a slow reader takes at once.
+const SLOW: usize = 1024;
+
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -29,6 +32,17 @@ pub enum Stage {
     OpenConfirm,
     /// KEEPALIVE received.
     Established,
+}
+
+/// How a peer reads what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// As soon as it arrives.
+    Prompt,
+    /// A KiB every 100 ms.
+    Slow,
+    /// Not at all.
+    Never,
 }
 
 /// A simulated peer's end of its session.
@@ -51,6 +65,10 @@ pub struct Session {
     pub last_sent: Instant,
     /// When to connect anew.
     pub retry_at: Option<Instant>,
+    /// How it reads.
+    pub reading: Reading,
+    /// How often it was established.
+    pub times_up: usize,
     out: VecDeque<Rc<[u8]>>,
     sent_of_first: usize,
 }
@@ -69,22 +87,21 @@ impl Session {
             broken: None,
             last_sent: Instant::now(),
             retry_at: None,
+            reading: Reading::Prompt,
+            times_up: 0,
             out: VecDeque::new(),
             sent_of_first: 0,
         }
     }
 
-    /// Begins to connect, from the peer's own address. A small receive buffer makes a reader that lags visible soon.
+    /// Begins to connect, from the peer's own address.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn connect(&mut self, receive_buffer: Option<usize>) -> io::Result<&Socket> {
+    pub fn connect(&mut self) -> io::Result<&Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        if let Some(octets) = receive_buffer {
-            socket.set_recv_buffer_size(octets)?;
-        }
         socket.bind(&SocketAddr::from((self.peer.address, 0)).into())?;
         match socket.connect(&SocketAddrV4::new(DAEMON, PORT).into()) {
             Ok(()) => {}
@@ -162,7 +179,8 @@ impl Session {
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let Some(socket) = &self.socket else { return Ok(None) };
         let left = self.partial.len();
-        let octets = match (&*socket).read(&mut buffer[left..]) {
+        let end = if self.reading == Reading::Slow { left + SLOW } else { buffer.len() };
+        let octets = match (&*socket).read(&mut buffer[left..end]) {
             Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the daemon")),
             Ok(octets) => octets,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

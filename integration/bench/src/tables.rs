@@ -21,6 +21,7 @@ struct Table {
     wanted: usize,
     receives: bool,
     complete: bool,
+    ignored: bool,
 }
 
 /// How completeness is told.
@@ -43,11 +44,16 @@ pub struct Arrived {
     pub repeated: u64,
     /// UPDATE messages.
     pub updates: u64,
+    /// Paths that came back to the peer they are from, where that is let pass.
+    pub returned: u64,
 }
 
 /// The tables of all peers.
 pub struct Tables {
     judgement: Judgement,
+    /// A path that comes back to the peer it is from is wrong. Where not, it is counted and dropped, as loop detection does; and a
+    /// MED of zero may stand where none was sent.
+    pub strict: bool,
     wanted: Vec<Want>,
     tables: Vec<Table>,
     announced: Vec<usize>,
@@ -69,6 +75,7 @@ impl Tables {
         let tables: Vec<Table> = receives.map(|receives| Table { receives, ..Table::default() }).collect();
         let mut all = Tables {
             judgement,
+            strict: true,
             wanted: Vec::new(),
             announced: vec![0; tables.len()],
             tables,
@@ -104,7 +111,7 @@ impl Tables {
                 let want = self.wanted[prefix];
                 table.right += usize::from(*held != 0 && is_right(want, peer, self.interned.tag(*held)));
             }
-            table.complete = table.right == table.wanted && table.present == table.wanted;
+            table.complete = table.ignored || table.right == table.wanted && table.present == table.wanted;
             self.incomplete += usize::from(!table.complete);
         }
         if self.incomplete == 0 {
@@ -133,7 +140,8 @@ impl Tables {
         for prefix in Prefixes(update.withdrawn) {
             let (network, length) = prefix?;
             if let Some(prefix) = self.known(peer, network, length) {
-                self.withdraw(peer, prefix);
+                self.arrived.withdrawn += 1;
+                self.forget(peer, prefix);
             }
         }
         if !update.announced.is_empty() {
@@ -163,7 +171,13 @@ impl Tables {
     fn announce(&mut self, peer: usize, prefix: usize, number: u32, tag: u32, now: Instant) {
         self.arrived.announced += 1;
         self.announced[peer] += 1;
-        let (want, table) = (self.wanted[prefix], &mut self.tables[peer]);
+        let want = self.wanted[prefix];
+        if !self.strict && want.source as usize == peer && want.tag == tag {
+            // What was there is gone, as by a withdrawal.
+            self.arrived.returned += 1;
+            return self.forget(peer, prefix);
+        }
+        let table = &mut self.tables[peer];
         let old = std::mem::replace(&mut table.held[prefix], number);
         if let Some(latencies) = &mut self.latencies {
             latencies.seen(peer, prefix, tag, now);
@@ -180,8 +194,7 @@ impl Tables {
         table.right += usize::from(is_right(want, peer, tag));
     }
 
-    fn withdraw(&mut self, peer: usize, prefix: usize) {
-        self.arrived.withdrawn += 1;
+    fn forget(&mut self, peer: usize, prefix: usize) {
         let table = &mut self.tables[peer];
         let old = std::mem::replace(&mut table.held[prefix], 0);
         if old != 0 {
@@ -197,7 +210,7 @@ impl Tables {
             Judgement::Tables => table.right == table.wanted && table.present == table.wanted,
             Judgement::Announcements => self.announced[peer] == table.wanted,
         };
-        if complete == table.complete {
+        if complete == table.complete || table.ignored {
             return;
         }
         table.complete = complete;
@@ -219,6 +232,13 @@ impl Tables {
         (table.present, table.right) = (0, 0);
         self.announced[peer] = 0;
         self.settle(peer, Instant::now());
+    }
+
+    /// A peer counts no more, whatever it holds: its session is meant to break, or to lag. Or it counts again.
+    pub fn ignore(&mut self, peer: usize, ignored: bool) {
+        self.tables[peer].ignored = ignored;
+        let wanted = std::mem::take(&mut self.wanted);
+        self.expect(wanted);
     }
 
     /// When the last table became complete; `None` while one is not.
@@ -259,7 +279,7 @@ impl Tables {
             vec![false; self.interned.encodings().len() + 1],
             vec![false; self.interned.encodings().len() + 1],
         ];
-        for (peer, table) in self.tables.iter().enumerate() {
+        for (peer, table) in self.tables.iter().enumerate().filter(|(_, table)| !table.ignored) {
             let outside = peers[peer].is_external();
             for (prefix, held) in table.held.iter().enumerate() {
                 let fault = match self.judgement {
@@ -278,8 +298,11 @@ impl Tables {
         }
         let encodings = self.interned.encodings();
         for ((_, number), peer) in used {
-            let got = wire::decode_attributes(encodings[number as usize - 1])
+            let mut got = wire::decode_attributes(encodings[number as usize - 1])
                 .map_err(|error| error.0.to_owned())?;
+            if !self.strict && got.med == Some(0) {
+                got.med = None;
+            }
             let tag = self.interned.tag(number);
             let (source, sent) =
                 sent(tag).ok_or_else(|| format!("peer {peer}: a path that nobody sent: {got:?}"))?;

@@ -31,6 +31,36 @@ pub fn of(pid: u32) -> Result<Usage> {
     parse(&read("stat")?, &read("status")?).context("/proc as it has always been")
 }
 
+/// CPU time of a process's threads, to the nanosecond; threads that ended are left out.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn fine_cpu(pid: u32) -> Result<Duration> {
+    let mut all = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        all += Duration::from_nanos(text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0));
+    }
+    Ok(all)
+}
+
+/// Time that all cores together were busy since the machine started.
+///
+/// # Errors
+/// Where `/proc/stat` is not as it has always been.
+pub fn machine_busy() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/stat")?;
+    busy(&text).context("/proc/stat as it has always been")
+}
+
+fn busy(stat: &str) -> Option<Duration> {
+    let fields: Vec<u64> =
+        stat.lines().next()?.split_whitespace().skip(1).map_while(|field| field.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq
+    let ticks: u64 = [0, 1, 2, 5, 6].iter().map(|at| fields.get(*at)).sum::<Option<u64>>()?;
+    Some(Duration::from_millis(ticks * 1000 / TICKS))
+}
+
 fn parse(stat: &str, status: &str) -> Option<Usage> {
     // The name in parentheses may hold anything.
     let (_, fields) = stat.rsplit_once(") ")?;
@@ -58,7 +88,15 @@ mod tests {
     }
 
     #[test]
+    fn idle_time_is_not_busy() {
+        assert_eq!(busy("cpu  1 2 4 800 16 32 64 0 0 0\ncpu0"), Some(Duration::from_millis(1030)));
+        assert_eq!(busy("cpu  1 2"), None);
+    }
+
+    #[test]
     fn this_process_uses_something() {
         assert!(of(std::process::id()).unwrap().peak > 0);
+        assert!(fine_cpu(std::process::id()).unwrap() > Duration::ZERO);
+        assert!(machine_busy().unwrap() > Duration::ZERO);
     }
 }

@@ -81,7 +81,13 @@ pub fn attributes(of: &Attributes) -> Vec<u8> {
     let mut octets = vec![0x40, 1, 1, of.origin];
     let path = of.as_path.len();
     let length = if path == 0 { 0 } else { 2 + 4 * path };
-    octets.extend_from_slice(&[0x40, 2, length as u8]);
+    match u8::try_from(length) {
+        Ok(length) => octets.extend_from_slice(&[0x40, 2, length]),
+        Err(_) => {
+            octets.extend_from_slice(&[0x50, 2]);
+            octets.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+    }
     if path > 0 {
         octets.extend_from_slice(&[2, path as u8]);
         of.as_path.iter().for_each(|asn| octets.extend_from_slice(&asn.to_be_bytes()));
@@ -106,6 +112,17 @@ pub fn announce(attributes: &[u8], prefixes: impl Iterator<Item = u32>) -> Vec<u
     body.extend_from_slice(&(attributes.len() as u16).to_be_bytes());
     body.extend_from_slice(attributes);
     push_prefixes(&mut body, prefixes);
+    message(UPDATE, &body)
+}
+
+/// An UPDATE that withdraws /24s.
+#[must_use]
+pub fn withdraw(prefixes: impl Iterator<Item = u32>) -> Vec<u8> {
+    let mut gone = Vec::new();
+    push_prefixes(&mut gone, prefixes);
+    let mut body = (gone.len() as u16).to_be_bytes().to_vec();
+    body.extend_from_slice(&gone);
+    body.extend_from_slice(&[0, 0]);
     message(UPDATE, &body)
 }
 
@@ -339,6 +356,20 @@ mod tests {
         assert_eq!(prefixes, [Ok((0x1000_0000, 24)), Ok((0x1000_0100, 24))]);
         assert_eq!(decode_attributes(update.attributes), Ok(some()));
         assert_eq!(last_asn(update.attributes), Some(4_200_000_001));
+    }
+
+    #[test]
+    fn a_long_path_has_an_extended_length() {
+        let long = Attributes { as_path: vec![65001; 100], ..some() };
+        assert_eq!(decode_attributes(&attributes(&long)), Ok(long));
+    }
+
+    #[test]
+    fn what_is_withdrawn_comes_apart_again() {
+        let octets = withdraw([0x1000_0000].into_iter());
+        let update = parts(&octets[HEADER..]).unwrap();
+        let parts = (update.withdrawn, update.attributes, update.announced);
+        assert_eq!(parts, (&[24, 16, 0, 0][..], &[][..], &[][..]));
     }
 
     #[test]
