@@ -122,18 +122,21 @@ impl AdjRibOut {
     }
 
     /// The entry of a slot, if there is one.
+    #[inline]
     pub fn get(&self, slot: u32) -> Option<&Entry> {
         let chunk = self.chunks.get(slot as usize / CHUNK)?.as_ref()?;
         Some(&chunk.entries[slot as usize % CHUNK]).filter(|entry| entry.stand != FREE)
     }
 
     /// The same to change where it stands.
+    #[inline]
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut Entry> {
         let chunk = self.chunks.get_mut(slot as usize / CHUNK)?.as_mut()?;
         Some(&mut chunk.entries[slot as usize % CHUNK]).filter(|entry| entry.stand != FREE)
     }
 
     /// A new entry at a slot that has none, not advertised so far.
+    #[inline]
     pub fn insert(&mut self, slot: u32) -> &mut Entry {
         let index = slot as usize / CHUNK;
         if index >= self.chunks.len() {
@@ -145,6 +148,27 @@ impl AdjRibOut {
         let entry = &mut chunk.entries[slot as usize % CHUNK];
         *entry = Entry { stand: 0, ..Entry::FREE };
         entry
+    }
+
+    /// A new entry for each of these slots that has none, all of one state; `taken` is told of those that had one.
+    pub fn insert_all(&mut self, slots: &[u32], state: &State, stand: Stand, mut taken: impl FnMut(u32)) {
+        let Some(attrs) = &state.attrs else { return };
+        let origin = state.origin.map_or(LOCAL, |peer| peer.0);
+        let mut inserted = 0;
+        for slot in slots.iter().copied() {
+            if self.get(slot).is_some() {
+                taken(slot);
+                continue;
+            }
+            let entry = self.insert(slot);
+            (entry.attrs, entry.origin) = (Some(attrs.clone()), origin);
+            entry.set_stand(stand);
+            inserted += 1;
+        }
+        if inserted > 0 {
+            self.live += inserted;
+            *self.by_origin.entry(origin).or_default() += inserted;
+        }
     }
 
     /// Changes what members are to see, and where the entry stands.

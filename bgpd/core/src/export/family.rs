@@ -164,6 +164,15 @@ impl<P: PrefixKey> FamilyExport<P> {
         self.collect_released();
     }
 
+    /// Prefixes without a best path have one now, all of one attribute set.
+    pub fn routes_added(&mut self, slots: &[u32], best: &BestPath, keys: &Keys<P>, shared: &mut Shared) {
+        self.differences.clear();
+        for group in self.groups.iter_mut().flatten() {
+            group.routes_added(slots, best, keys, shared);
+        }
+        self.collect_released();
+    }
+
     pub fn refresh(&mut self, peer: PeerId, enhanced: bool, shared: &mut Shared) {
         if let Some(group) = self.group_mut(peer) {
             group.refresh(peer, enhanced, shared);

@@ -113,6 +113,25 @@ impl<P: PrefixKey> Group<P> {
         }
     }
 
+    /// Prefixes without a best path have one now, all of one attribute set.
+    pub fn routes_added(&mut self, slots: &[u32], best: &BestPath, keys: &Keys<P>, shared: &mut Shared) {
+        let mut rest: &[u32] = slots;
+        let taken;
+        if let (Some(first), true) = (slots.first(), self.key.policy.is_uniform(P::FAMILY))
+            && self.filled == u32::MAX
+        {
+            let state = self.state(keys.key(*first), Some(best), shared);
+            if state.attrs.is_some() {
+                taken = self.stream.add(slots, &state);
+                rest = &taken;
+                self.wake_idle(shared);
+            }
+        }
+        for slot in rest {
+            self.route_changed(*slot, keys.key(*slot), Some(best), shared);
+        }
+    }
+
     fn wake_idle(&mut self, shared: &mut Shared) {
         for peer in self.idle.drain(..) {
             if let Some(reader) = self.readers.get_mut(&peer)

@@ -199,6 +199,13 @@ impl Export {
         self.pass_on();
     }
 
+    /// The prefixes at these slots had no best path and have this one now.
+    pub(crate) fn routes_added(&mut self, family: Family, slots: &[u32], best: &BestPath, rib: &dyn LocRib) {
+        let shared = &mut self.shared;
+        of_family!(self, family, rib, |tables| routes_added(slots, best, tables.keys, shared));
+        self.pass_on();
+    }
+
     /// Whether something is kept at a slot for members that have still to be told: then the slot must stay its
     /// prefix's until [`Export::poll_released`] names it.
     pub fn holds(&self, family: Family, slot: u32) -> bool {

@@ -139,11 +139,24 @@ impl Pending {
         }
     }
 
+    /// Puts prefixes that members have never been told of into the bucket of their state.
+    pub fn insert_new(&mut self, slots: &[u32], state: &State) {
+        let bucket = self.bucket(state);
+        self.buckets[bucket as usize].slots.extend_from_slice(slots);
+        self.waiting += slots.len();
+        self.queued += slots.len();
+    }
+
     /// A waiting prefix changed again: into the bucket of its newest state.
     pub fn push(&mut self, slot: u32, state: &State) {
         let bucket = self.bucket(state);
         self.buckets[bucket as usize].slots.push(slot);
         self.queued += 1;
+    }
+
+    /// So many prefixes that members had never been told of wait no more.
+    pub fn remove_new(&mut self, count: usize) {
+        self.waiting -= count;
     }
 
     /// A prefix waits no more, having been told of or being as members know it. Returns what they knew.
@@ -168,20 +181,17 @@ impl Pending {
         Some(Front { attrs: attrs.clone(), origin: *origin, bucket })
     }
 
-    /// Takes the next slot, perhaps a bygone one, out of the front bucket. `None` where the bucket is used up: then it
-    /// is gone.
-    pub fn pop(&mut self, front: &Front) -> Option<u32> {
+    /// Takes the next slots, some of them perhaps bygone, out of the front bucket, at most so many. The bucket is gone
+    /// when it is used up.
+    pub fn take(&mut self, front: &Front, limit: usize, out: &mut Vec<u32>) {
         let bucket = &mut self.buckets[front.bucket as usize];
-        match bucket.slots.get(bucket.taken as usize) {
-            Some(slot) => {
-                bucket.taken += 1;
-                self.queued -= 1;
-                Some(*slot)
-            }
-            None => {
-                self.drop_bucket(front.bucket);
-                None
-            }
+        let rest = &bucket.slots[bucket.taken as usize..];
+        let taken = rest.len().min(limit);
+        out.extend_from_slice(&rest[..taken]);
+        bucket.taken += taken as u32;
+        self.queued -= taken;
+        if bucket.taken as usize == bucket.slots.len() {
+            self.drop_bucket(front.bucket);
         }
     }
 
@@ -300,7 +310,8 @@ mod tests {
     fn drain(pending: &mut Pending) -> Vec<(Option<u32>, Origin, Vec<u32>)> {
         let mut batches = Vec::new();
         while let Some(front) = pending.front() {
-            let slots = std::iter::from_fn(|| pending.pop(&front)).collect();
+            let mut slots = Vec::new();
+            pending.take(&front, usize::MAX, &mut slots);
             let number = front.attrs.as_ref().map(|a| a.unpack().as_path.origin_as().unwrap().0);
             batches.push((number, front.origin, slots));
         }

@@ -20,7 +20,7 @@ use hashbrown::HashSet;
 use super::adj_rib_out::{AdjRibOut, Entry, Epoch, LAST_EPOCH, Origin, Stand, State};
 use super::block::{BlockBuilder, Counts};
 use super::journal::{Journal, Position};
-use super::pending::{Front, Pending, Told};
+use super::pending::{Front, NEVER_TOLD, Pending, Told};
 use super::sender::Sender;
 use crate::attrs::AttrSet;
 use crate::event::PeerId;
@@ -61,6 +61,7 @@ pub(super) struct Stream<P> {
 
 /// Buffers that are used again.
 struct Scratch<P> {
+    slots: Vec<u32>,
     shared: Vec<P>,
     owed: Vec<P>,
     octets: Vec<u8>,
@@ -83,7 +84,7 @@ impl<P: PrefixKey> Stream<P> {
             sweep_at: SWEEP_MIN,
             blocked: false,
             builder: BlockBuilder::default(),
-            scratch: Scratch { shared: Vec::new(), owed: Vec::new(), octets: Vec::new() },
+            scratch: Scratch { slots: Vec::new(), shared: Vec::new(), owed: Vec::new(), octets: Vec::new() },
         }
     }
 
@@ -164,6 +165,22 @@ impl<P: PrefixKey> Stream<P> {
         }
     }
 
+    /// Prefixes that members are to see from now on, all in one state. Gives back the slots where there is an entry
+    /// already: they are for [`Stream::change`].
+    pub fn add(&mut self, slots: &[u32], state: &State) -> Vec<u32> {
+        let mut taken = Vec::new();
+        self.table.insert_all(slots, state, Stand::Pending(NEVER_TOLD), |slot| taken.push(slot));
+        if taken.is_empty() {
+            self.pending.insert_new(slots, state);
+        } else {
+            let new: Vec<u32> = slots.iter().copied().filter(|slot| !taken.contains(slot)).collect();
+            if !new.is_empty() {
+                self.pending.insert_new(&new, state);
+            }
+        }
+        taken
+    }
+
     /// The prefix is as members were told after all.
     fn take_back(&mut self, slot: u32, told: Told) {
         let gone = told.state.attrs.is_none();
@@ -178,26 +195,38 @@ impl<P: PrefixKey> Stream<P> {
 
     /// Where nobody reads the journal, what is pending need not be written: who joins gets it by walking.
     pub fn absorb(&mut self) {
+        let mut slots = std::mem::take(&mut self.scratch.slots);
         while let Some(front) = self.pending.front() {
-            while let Some(slot) = self.pending.pop(&front) {
-                self.tell(slot, &front);
-            }
+            slots.clear();
+            self.pending.take(&front, usize::MAX, &mut slots);
+            self.tell(&slots, &front, |_, _| {});
         }
+        self.scratch.slots = slots;
         self.emptied();
     }
 
-    /// A slot was taken out of the queue: what members knew so far, unless it is bygone.
-    fn tell(&mut self, slot: u32, front: &Front) -> Option<Told> {
-        let number = waits(&self.table, slot, front.attrs.as_ref(), front.origin)?;
-        let told = self.pending.remove(number);
-        let epoch = self.epoch;
-        self.table.get_mut(slot)?.set_stand(Stand::Told(epoch));
-        if front.attrs.is_none() {
-            self.tombstones.push(slot);
+    /// Slots were taken out of the queue: `told` hears of each what members knew so far, but for the bygone ones.
+    fn tell(&mut self, slots: &[u32], front: &Front, mut told: impl FnMut(u32, &Told)) {
+        let (mut new, mut all) = (0, 0);
+        for slot in slots.iter().copied() {
+            let Some(number) = waits(&self.table, slot, front.attrs.as_ref(), front.origin) else { continue };
+            if let Some(entry) = self.table.get_mut(slot) {
+                entry.set_stand(Stand::Told(self.epoch));
+            }
+            all += 1;
+            if number == NEVER_TOLD {
+                new += 1;
+                told(slot, &Told::NEVER);
+            } else {
+                told(slot, &self.pending.remove(number));
+            }
+            if front.attrs.is_none() {
+                self.tombstones.push(slot);
+            }
         }
-        self.used = true;
-        self.version += 1;
-        Some(told)
+        self.pending.remove_new(new);
+        self.used |= all > 0;
+        self.version += all;
     }
 
     /// Encodes a step's worth of what is pending into the journal. `walking`: some member is in the middle of a walk
@@ -215,16 +244,16 @@ impl<P: PrefixKey> Stream<P> {
             (batch.shared, batch.owed) =
                 (std::mem::take(&mut self.scratch.shared), std::mem::take(&mut self.scratch.owed));
             let room = (STEP_BYTES.saturating_sub(self.builder.len()) / 4).clamp(64, STEP_PREFIXES);
-            while batch.shared.len() < room
-                && let Some(slot) = self.pending.pop(&front)
-            {
-                if let Some(told) = self.tell(slot, &front) {
-                    let same = |before: &_, now: &_| {
-                        sender.same_attributes((before, told.state.origin), (now, front.origin))
-                    };
-                    batch.add(keys.key(slot), &told.state, same);
-                }
-            }
+            let mut slots = std::mem::take(&mut self.scratch.slots);
+            slots.clear();
+            self.pending.take(&front, room, &mut slots);
+            self.tell(&slots, &front, |slot, told| {
+                let same = |before: &_, now: &_| {
+                    sender.same_attributes((before, told.state.origin), (now, front.origin))
+                };
+                batch.add(keys.key(slot), &told.state, same);
+            });
+            self.scratch.slots = slots;
             let is_member = |peer: &PeerId| self.members.contains(peer);
             batch.encode(&self.context, sender, &mut self.builder, &mut self.scratch.octets, is_member);
             batch.shared.clear();

@@ -25,6 +25,15 @@ impl SlotList {
         self.live += 1;
     }
 
+    /// Paths appeared at these slots.
+    pub(crate) fn extend(&mut self, ids: &[u32], concerns: impl FnMut(u32) -> bool) {
+        if self.ids.len() >= 2 * self.live + SLACK {
+            self.compact(concerns);
+        }
+        self.ids.extend_from_slice(ids);
+        self.live += ids.len();
+    }
+
     /// A path went away from one of the slots.
     pub(crate) fn removed(&mut self) {
         self.live = self.live.saturating_sub(1);

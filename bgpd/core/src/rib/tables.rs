@@ -176,6 +176,11 @@ impl Rib {
         }
     }
 
+    /// Whether a path takes part in the decision.
+    pub(crate) fn is_eligible(&self, path: &Path) -> bool {
+        self.cost(path).is_some()
+    }
+
     fn candidate(&self, path: &Path) -> Option<Candidate> {
         let igp_cost = self.cost(path)?;
         let facts = if path.peer == LOCAL { &OWN } else { self.peers.get(&path.peer)? };

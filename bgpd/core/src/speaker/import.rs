@@ -30,6 +30,9 @@ const REFRESH_TIME: Duration = Duration::from_secs(600);
 /// So many errors in UPDATEs are logged for one session.
 const PROBLEMS_LOGGED: u64 = 20;
 
+/// Slots of the prefixes of one announcement; most have no more.
+type Run = SmallVec<[u32; 32]>;
+
 /// What all prefixes of an announcement have in common.
 struct Incoming<'a, A> {
     peer: PeerId,
@@ -46,7 +49,7 @@ struct Incoming<'a, A> {
 }
 
 impl Speaker {
-    pub(super) fn update(&mut self, now: Instant, id: PeerId, update: Update) {
+    pub(super) fn update(&mut self, now: Instant, id: PeerId, update: &Update) {
         self.finish_work_of(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.session.is_none() || peer.over_limit {
@@ -55,7 +58,7 @@ impl Speaker {
         peer.updates_received += 1;
         self.updates_received += 1;
         if !update.problems.is_empty() {
-            self.log_problems(id, &update);
+            self.log_problems(id, update);
         }
         for list in &update.withdrawn {
             match list {
@@ -151,13 +154,106 @@ impl Speaker {
         let find = |nlri: &Nlri<K>| (nlri.prefix, table.find_or_insert_with(nlri.prefix, Entry::new));
         let slots: SmallVec<[(K, u32); 32]> = list.iter().map(find).collect();
         let uniform = incoming.check.is_some() || incoming.policy.is_uniform(K::FAMILY);
-        let mut judged = None;
-        for (key, slot) in slots {
-            let path = match &judged {
-                Some(path) if uniform => Path::clone(path),
-                _ => judged.insert(self.judge(incoming, key.into())).clone(),
-            };
-            self.place::<K>(slot, path);
+        let Some((first, _)) = slots.first() else { return };
+        if uniform {
+            let path = self.judge(incoming, (*first).into());
+            let slots: Run = slots.into_iter().map(|(_, slot)| slot).collect();
+            for slot in self.place_many::<K>(&slots, &path) {
+                self.place::<K>(slot, path.clone());
+            }
+        } else {
+            for (key, slot) in slots {
+                let path = self.judge(incoming, key.into());
+                self.place::<K>(slot, path);
+            }
+        }
+    }
+
+    /// Puts a path into each of these slots where it is the first one, or beaten by the best one there, and does for all
+    /// of them at once what follows from it: this is how tables are filled. Gives back the other slots.
+    fn place_many<K: Tabled>(&mut self, slots: &[u32], path: &Path) -> Run {
+        let (id, family) = (path.peer, K::FAMILY.index());
+        let mut others: Run = SmallVec::new();
+        if self.deferred[family] {
+            others.extend_from_slice(slots);
+            return others;
+        }
+        let eligible = self.rib.is_eligible(path);
+        let (mut first, mut placed) = (Run::new(), Run::new());
+        // Prefixes of one set have rivals of one set, mostly.
+        let mut beaten_by: Option<(AttrSet, PeerId)> = None;
+        for slot in slots.iter().copied() {
+            let Some((_, entry)) = K::table(&self.rib.tables).get(slot) else { continue };
+            if entry.paths.is_empty() && entry.best == NOBODY {
+                first.push(slot);
+            } else {
+                let paths = entry.paths.as_slice();
+                let known = |path: &Path| match &beaten_by {
+                    Some((attrs, peer)) => path.peer == *peer && path.attrs == *attrs,
+                    None => false,
+                };
+                let rival = paths.iter().find(|path| path.peer == entry.best);
+                let beaten = rival.is_some_and(known) || self.rib.standing(entry, path) == Standing::Beaten;
+                if !beaten || paths.iter().any(|path| path.peer == id) {
+                    others.push(slot);
+                    continue;
+                }
+                if !rival.is_some_and(known) {
+                    beaten_by = rival.map(|rival| (rival.attrs.clone(), rival.peer));
+                }
+            }
+            placed.push(slot);
+            if let Some(entry) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
+                entry.paths.push(path.clone());
+                if eligible && entry.best == NOBODY {
+                    entry.best = id;
+                }
+            }
+        }
+        if !placed.is_empty() {
+            self.count_placed::<K>(&placed, path);
+            self.decisions += placed.len() as u64;
+        }
+        if eligible && !first.is_empty() {
+            self.won_first::<K>(&first, path);
+        }
+        others
+    }
+
+    /// New paths stand at these slots: the lists and counts of their peer and next hop.
+    fn count_placed<K: Tabled>(&mut self, slots: &[u32], path: &Path) {
+        let (id, family, next_hop) = (path.peer, K::FAMILY.index(), path.next_hop);
+        let table = K::table(&self.rib.tables);
+        let count = slots.len() as u32;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let counts = &mut peer.families[family];
+            counts.accepted += count * u32::from(path.import == Import::Accepted);
+            counts.fresh += count * u32::from(path.epoch == counts.epoch);
+            counts
+                .slots
+                .extend(slots, |slot| table.get(slot).is_some_and(|(_, entry)| entry.paths.of(id).is_some()));
+        }
+        if let Some(used) = self.rib.next_hops.entry_mut(next_hop) {
+            used.users[family].extend(slots, |slot| {
+                table.get(slot).is_some_and(|(_, entry)| {
+                    entry.paths.as_slice().iter().any(|path| path.next_hop == next_hop)
+                })
+            });
+        }
+    }
+
+    /// Prefixes that had no best path have this one now.
+    fn won_first<K: Tabled>(&mut self, slots: &[u32], path: &Path) {
+        self.best[K::FAMILY.index()] += slots.len() as u64;
+        if let (true, Some(next_hop)) = (self.mode.fib, self.rib.next_hops.get(path.next_hop)) {
+            let keys = K::table(&self.rib.tables).keys();
+            for slot in slots {
+                self.fib.want(keys.key(*slot).into(), &[next_hop.address]);
+            }
+        }
+        let entry = slots.first().and_then(|slot| K::table(&self.rib.tables).get(*slot));
+        if let Some(best) = entry.and_then(|(_, entry)| self.rib.best_of(entry)) {
+            self.export.routes_added(K::FAMILY, slots, &best, &self.rib);
         }
     }
 
