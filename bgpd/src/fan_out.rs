@@ -2,11 +2,12 @@
 //!
 //! Owner: the list of peers to be pulled, and the flushers. Not pure. The speaker calls [`State::fan_out`] when it has
 //! taken in what was there; a burst therefore leaves in few large writes, a single change at once. The speaker writes to
-//! the sockets itself. Where there are more threads, a large round is dealt out: a share for the speaker, one for each
-//! flusher, which answers once for all whose sockets took everything.
+//! the sockets itself. Where there are more threads, the writes of a large round lie on a pile that flushers take from as
+//! well; each answers once for all whose sockets took everything. A flusher whose core is busy with something else
+//! takes little or nothing, so that others never make a round slower.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use crate::speaker_task::State;
 /// How many octets a peer is given at a time.
 const PULL_BYTES: usize = 256 << 10;
 
-/// A round of at least this many members is large: others get the chance to be heard before it, and it is dealt out.
+/// A round of at least this many members is large: others get the chance to be heard before it, and it is shared.
 const LARGE_ROUND: usize = 16;
 
 /// How long the speaker may go on taking in what comes before members are sent anything, for one of them: about what
@@ -31,6 +32,9 @@ const WAIT_MAX: Duration = Duration::from_millis(20);
 
 /// More flushers than this bring nothing: one thread pulls for all of them.
 const FLUSHERS_MAX: usize = 8;
+
+/// How many members' writes are taken from the pile at a time.
+const TAKEN: usize = 8;
 
 /// From one round to the next the member that is served first moves on by this many places.
 const STRIDE: usize = 97;
@@ -52,13 +56,34 @@ struct Flush {
     data: Vec<Bytes>,
 }
 
+/// The writes of a round that nobody has taken yet.
+#[derive(Debug)]
+struct Pile(Mutex<Vec<Flush>>);
+
+impl Pile {
+    /// Takes a few and writes them; who took everything. `None` where nothing is left.
+    fn take(&self) -> Option<Vec<(PeerId, Epoch)>> {
+        let some = {
+            // Taking is one call: a panic elsewhere leaves the pile whole.
+            let mut rest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = rest.len().saturating_sub(TAKEN);
+            rest.split_off(left)
+        };
+        let now = Instant::now();
+        let write = |Flush { peer, outlet, mut data }| {
+            (outlet.outbox.send(now, &mut data) == Sent::Drained).then_some((peer, outlet.epoch))
+        };
+        (!some.is_empty()).then(|| some.into_iter().filter_map(write).collect())
+    }
+}
+
 /// Who is to be pulled, and by whom it is written.
 #[derive(Debug)]
 pub struct FanOut {
     /// Each peer at most once.
     woken: VecDeque<PeerId>,
     rounds: usize,
-    flushers: Vec<mpsc::UnboundedSender<Vec<Flush>>>,
+    flushers: Vec<mpsc::UnboundedSender<Arc<Pile>>>,
     /// What is pulled for one member, used again for the next.
     data: Vec<Bytes>,
 }
@@ -107,27 +132,26 @@ impl State {
         if woken.is_empty() {
             return;
         }
-        let now = Instant::now();
-        // The speaker's own share is the last one.
-        let shares = 1 + if woken.len() >= LARGE_ROUND { self.fan_out.flushers.len() } else { 0 };
-        let mut hands: Vec<Vec<Flush>> = (1..shares).map(|_| Vec::new()).collect();
         // Nobody is always the last one.
         self.fan_out.rounds = self.fan_out.rounds.wrapping_add(1);
         let first = self.fan_out.rounds.wrapping_mul(STRIDE) % woken.len();
         woken.rotate_left(first);
-        // What others are to write is dealt out first, so that they begin at once.
-        let own = woken.len() - woken.len() / shares * (shares - 1);
+        if woken.len() >= LARGE_ROUND && !self.fan_out.flushers.is_empty() {
+            self.share(&mut woken);
+        } else {
+            self.write(&mut woken);
+        }
+        if self.fan_out.woken.is_empty() {
+            // Its memory is used again.
+            self.fan_out.woken = woken;
+        }
+        self.follow();
+    }
+
+    /// Pulls for and writes to one after the other.
+    fn write(&mut self, woken: &mut VecDeque<PeerId>) {
+        let now = Instant::now();
         let mut data = std::mem::take(&mut self.fan_out.data);
-        for (index, id) in woken.drain(own..).enumerate() {
-            if let Some(outlet) = self.pull(id, &mut data) {
-                let data = std::mem::take(&mut data);
-                hands[index % (shares - 1)].push(Flush { peer: id, outlet, data });
-            }
-        }
-        for (flusher, hand) in self.fan_out.flushers.iter().zip(hands) {
-            // A flusher lives as long as the runtime.
-            let _ = flusher.send(hand);
-        }
         for id in woken.drain(..) {
             if let Some(outlet) = self.pull(id, &mut data)
                 && outlet.outbox.send(now, &mut data) == Sent::Drained
@@ -136,11 +160,27 @@ impl State {
             }
         }
         self.fan_out.data = data;
-        if self.fan_out.woken.is_empty() {
-            // Its memory is used again.
-            self.fan_out.woken = woken;
+    }
+
+    /// Pulls for all, and writes together with the flushers.
+    fn share(&mut self, woken: &mut VecDeque<PeerId>) {
+        let mut writes = Vec::with_capacity(woken.len());
+        for peer in woken.drain(..).rev() {
+            let mut data = Vec::new();
+            if let Some(outlet) = self.pull(peer, &mut data) {
+                writes.push(Flush { peer, outlet, data });
+            }
         }
-        self.follow();
+        let pile = Arc::new(Pile(Mutex::new(writes)));
+        for flusher in &self.fan_out.flushers {
+            // A flusher lives as long as the runtime.
+            let _ = flusher.send(Arc::clone(&pile));
+        }
+        while let Some(drained) = pile.take() {
+            for (peer, epoch) in drained {
+                self.drained(peer, epoch);
+            }
+        }
     }
 
     /// Takes a peer off the list and pulls for it; where it is to be sent something, it is not drained from now on.
@@ -165,18 +205,16 @@ impl State {
     }
 }
 
-/// Writes what it is dealt.
-async fn flush(mut work: mpsc::UnboundedReceiver<Vec<Flush>>, link: SpeakerLink) {
-    while let Some(hand) = work.recv().await {
-        let mut drained = Vec::with_capacity(hand.len());
-        for Flush { peer, outlet, mut data } in hand {
-            if outlet.outbox.send(Instant::now(), &mut data) == Sent::Drained {
-                drained.push((peer, outlet.epoch));
-            }
+/// Helps with the piles of writes.
+async fn flush(mut work: mpsc::UnboundedReceiver<Arc<Pile>>, link: SpeakerLink) {
+    while let Some(pile) = work.recv().await {
+        let mut all = Vec::new();
+        while let Some(mut drained) = pile.take() {
+            all.append(&mut drained);
             // Sessions are to be kept alive meanwhile.
             tokio::task::coop::consume_budget().await;
         }
-        if !drained.is_empty() && link.tell(ToSpeaker::Flushed(drained), None).is_err() {
+        if !all.is_empty() && link.tell(ToSpeaker::Flushed(all), None).is_err() {
             return;
         }
     }

@@ -88,15 +88,15 @@ pub fn main(args: SpeakerArgs, role: Role) -> ExitCode {
     }
 }
 
-/// The main thread is the speaker's; every further core has a worker thread for the peers. With one core the main thread
-/// does everything: nothing passes from thread to thread.
+/// The main thread is the speaker's, and there is a worker thread for the peers on every core, since the speaker is not
+/// always busy. With one core the main thread does everything: nothing passes from thread to thread.
 fn runtime() -> io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = match cores {
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
-    builder.worker_threads((cores - 1).max(1)).enable_all().build()
+    builder.worker_threads(cores).enable_all().build()
 }
 
 async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {
@@ -133,10 +133,10 @@ async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {
     let api = control::api(Control { calls, configuration });
     http::serve(api, &args.daemon.run_dir.join(BGPD_SOCKET), args.daemon.http, shutdown.clone()).await?;
 
-    // Threads beside this one.
+    // Cores beside the one this thread is on.
     let helpers = match Handle::current().runtime_flavor() {
         RuntimeFlavor::CurrentThread => 0,
-        _ => Handle::current().metrics().num_workers(),
+        _ => Handle::current().metrics().num_workers().saturating_sub(1),
     };
     let mode = StartMode { restarting, fib: !args.no_fib };
     let nursery = Nursery { listener, marks, speaker: to_speaker };

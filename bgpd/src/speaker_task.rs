@@ -132,7 +132,7 @@ impl FibSide {
 }
 
 impl State {
-    /// A speaker without configuration, on a runtime with so many threads beside its own.
+    /// A speaker without configuration, with so many cores beside its own to share the writing of large rounds.
     pub fn new(speaker: Speaker, fib: FibSide, nursery: Nursery, helpers: usize) -> State {
         let fan_out = FanOut::new(helpers, &nursery.speaker);
         State { speaker, peers: BTreeMap::new(), fib, resets: ResetCounts::default(), fan_out, nursery }
