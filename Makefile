@@ -27,7 +27,7 @@ LAB := $(BIN)/causeway-lab
 TOPOLOGY ?= two-racks
 TOPOLOGY_FILE := integration/topologies/$(TOPOLOGY)/$(TOPOLOGY).clab.yml
 
-.PHONY: help deps build test unit lint demo lab lab-down clean root
+.PHONY: help deps build test unit lint demo lab lab-down bench bench-quick bench-build clean root
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -69,6 +69,26 @@ lab: root build ## Bring a topology up and leave it up: make lab TOPOLOGY=two-ra
 
 lab-down: root build ## Take it down again (needs root)
 	@$(LAB) down $(TOPOLOGY_FILE)
+
+bench-build: root deps
+	@$(CARGO) build --release --locked -p causeway-bgpd -p causeway-route-reflector -p causeway-bench
+
+BENCH = $(TARGET)/release/causeway-bench
+RUNS := $(TARGET)/bench
+
+bench: bench-build ## Every benchmark beside BIRD, FRR and GoBGP, about two hours; fills docs/benchmarks.md (needs root)
+	@mkdir -p $(RUNS)
+	failed=0
+	$(BENCH) run --patient --limit 60 --daemons relay,causeway,bird,frr,gobgp --once gobgp --json $(RUNS)/one-core.json || failed=1
+	$(BENCH) run --patient --limit 60 --daemons causeway,bird,frr,gobgp --once gobgp --cores 2 \
+		--scenario "A,A1,B,B',C,C',E,S1000" --json $(RUNS)/two-cores.json || failed=1
+	$(BENCH) document --json $(RUNS)/one-core.json --json $(RUNS)/two-cores.json docs/benchmarks.md
+	exit $$failed
+
+bench-quick: bench-build ## Three minutes: smaller benchmarks beside BIRD, printed only (needs root)
+	@$(BENCH) run --scale 0.2 --runs 2 --limit 10 --daemons relay,causeway,bird \
+		--scenario "A,A1,B,C,D-warm,E-warm"
+	$(BENCH) run --scale 0.2 --runs 1 --limit 10 --daemons relay,causeway,bird --scenario "E-cold,S1000,churn-100,random"
 
 clean: ## Remove what was built
 	@$(CARGO) clean

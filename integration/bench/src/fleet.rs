@@ -40,6 +40,8 @@ pub struct Fleet {
     pub broken: usize,
     /// Whether broken sessions are tried again.
     pub reconnect: bool,
+    /// When an UPDATE arrived last.
+    pub last_arrival: Instant,
     buffer: Vec<u8>,
     next_tick: Instant,
     ticks: u64,
@@ -63,6 +65,7 @@ impl Fleet {
             last_established: None,
             broken: 0,
             reconnect: true,
+            last_arrival: Instant::now(),
             buffer: vec![0; READ_SIZE + wire::LONGEST],
             next_tick: Instant::now(),
             ticks: 0,
@@ -192,6 +195,7 @@ impl Fleet {
             let body = &octets[at + wire::HEADER..at + length];
             at += length;
             if kind == wire::UPDATE {
+                self.last_arrival = now;
                 self.tables.update(peer, body, now).map_err(|error| error.0)?;
             } else {
                 self.control(peer, kind, body, now)?;

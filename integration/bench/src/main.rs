@@ -2,6 +2,7 @@
 
 mod addresses;
 mod churn;
+mod document;
 mod fleet;
 mod idle;
 mod interned;
@@ -43,6 +44,14 @@ enum Verb {
     Run(rounds::Wanted),
     /// List the scenarios
     List,
+    /// Put the tables of runs into a document, between <!-- bench:begin --> and <!-- bench:end -->
+    Document {
+        /// Files of runs, from `run --json`
+        #[arg(long, value_name = "FILE")]
+        json: Vec<PathBuf>,
+        /// The document
+        document: PathBuf,
+    },
     /// One run, its result as JSON
     #[command(hide = true)]
     Measure {
@@ -99,6 +108,7 @@ fn run(verb: Verb) -> Result<bool> {
             writeln!(std::io::stdout(), "{}", serde_json::to_string(&measured)?)?;
             Ok(true)
         }
+        Verb::Document { json, document } => document::write(&json, &document).map(|()| true),
         Verb::Relay { rule, fault } => relay::run(rule, fault).map(|()| true),
     }
 }

@@ -38,8 +38,8 @@ pub struct Options {
     pub scale: f64,
 
     /// Cores the daemon may use: 1 (core 0), or 2 (cores 0 and 1); the generator is always on core 1
-    #[arg(long, default_value_t = 1)]
-    pub cores: usize,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub cores: u8,
 
     /// Seconds a run may take
     #[arg(long, default_value_t = 120)]
@@ -80,6 +80,7 @@ pub struct Run {
     /// Source and attributes of each change; change n has the tag `FIRST_CHANGE` + n.
     pub changes: Vec<(usize, Attributes)>,
     settle: Duration,
+    limit: Duration,
     verbatim: bool,
     before: (Usage, Usage, Duration),
     /// When the clock was started.
@@ -134,13 +135,14 @@ pub fn run(
         deadline: Instant::now() + Duration::from_secs(options.limit),
         changes: Vec::new(),
         settle: Duration::from_secs(settle),
+        limit: Duration::from_secs(options.limit),
         verbatim: target == Target::Relay,
         before: Default::default(),
         begin: Instant::now(),
         result: Measured {
             scenario: scenario.name.clone(),
             daemon: target,
-            cores: options.cores,
+            cores: options.cores.into(),
             round: 0,
             outcome: Outcome::Broken(String::new()),
             seconds: None,
@@ -276,7 +278,11 @@ impl Run {
         };
         let found = self.fleet.tables.verify(&workload.peers, sent, self.verbatim);
         if let Some(progress) = incomplete {
-            return Ok(Outcome::Incomplete(format!("{progress}; {}", found.err().unwrap_or_default())));
+            let why = format!("{progress}; {}", found.err().unwrap_or_default());
+            // Who has been silent for long is done, and that is what it came to.
+            let done = self.fleet.established == self.fleet.sessions.len()
+                && self.fleet.last_arrival.elapsed() >= self.limit / 4;
+            return Ok(if done { Outcome::Wrong(why) } else { Outcome::Incomplete(why) });
         }
         Ok(match found {
             Ok(()) if self.fleet.tables.completed().is_none() => {

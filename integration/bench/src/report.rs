@@ -45,7 +45,9 @@ pub fn line(of: &Measured) -> String {
     }
 }
 
-fn seconds(of: f64) -> String {
+/// Seconds, with as many digits as tell something.
+#[must_use]
+pub fn seconds(of: f64) -> String {
     match of {
         ..0.1 => format!("{of:.4}"),
         0.1..10.0 => format!("{of:.3}"),
@@ -53,7 +55,9 @@ fn seconds(of: f64) -> String {
     }
 }
 
-fn mebibytes(kib: u64) -> String {
+/// KiB as MiB.
+#[must_use]
+pub fn mebibytes(kib: u64) -> String {
     let mib = kib as f64 / 1024.0;
     if mib < 100.0 { format!("{mib:.1}") } else { format!("{mib:.0}") }
 }
@@ -71,9 +75,10 @@ pub fn spread(values: impl Iterator<Item = f64>) -> Option<(f64, f64, f64)> {
 
 /// The runs of one scenario, as a table in Markdown: a row for each daemon.
 #[must_use]
-pub fn table(scenario: &Scenario, runs: &[&Measured]) -> String {
+pub fn table(scenario: &Scenario, scale: f64, runs: &[&Measured]) -> String {
     let latency = runs.iter().any(|run| run.latency.is_some());
-    let mut text = format!("**{}** {}\n\n", scenario.name, scenario.title);
+    let scaled = if scale == 1.0 { String::new() } else { format!(", all sizes × {scale}") };
+    let mut text = format!("**{}** {}{scaled}\n\n", scenario.name, scenario.title);
     let middle =
         if latency { "p50 ms | p99 ms | last receiver p50 ms" } else { "seconds | least – greatest" };
     let rule = if latency { "---:|---:|---:" } else { "---:|:---:" };

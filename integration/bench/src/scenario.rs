@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::addresses::{Kind, Peer};
 use crate::relay::Rule;
+use crate::target::Target;
 use crate::workload::Workload;
 
 /// What a scenario does.
@@ -272,10 +273,15 @@ impl Load {
         !matches!(self, Load::Feed(_) | Load::Idle(_))
     }
 
-    /// A relay can do it: it needs no decision.
+    /// Whether it is a task for this daemon. A relay decides nothing, and nothing is to be learned of it at rest. Under random changes
+    /// FRR holds paths back from peers that return, and GoBGP calls what came from outside the AS reflected.
     #[must_use]
-    pub fn suits_relay(self) -> bool {
-        !matches!(self, Load::Idle(_) | Load::Random(_))
+    pub fn suits(self, target: Target) -> bool {
+        match self {
+            Load::Idle(_) => target != Target::Relay,
+            Load::Random(_) => matches!(target, Target::Causeway | Target::Bird),
+            _ => true,
+        }
     }
 
     /// Hold time, where the scenario needs its own, seconds.
