@@ -335,9 +335,25 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // What is accepted inherits it: the last UPDATE of a batch must not wait for an acknowledgement.
+    socket.set_tcp_nodelay(true)?;
     // The answer to a SYN leaves before it is known whose it is, and a peer with GTSM takes nothing below 255.
     socket_options::set_ttl(&socket, address.ip(), 255)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_send_without_delay() {
+        let listening = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let far = TcpStream::connect(listening.local_addr().unwrap());
+        let (far, accepted) = tokio::join!(far, listening.accept());
+        far.unwrap();
+        assert!(accepted.unwrap().0.nodelay().unwrap());
+    }
 }

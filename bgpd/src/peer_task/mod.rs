@@ -521,7 +521,9 @@ impl Running {
         let known = self.status.borrow().last_error.as_deref() == Some(reason);
         let news = (old, new) == (State::Connect, State::Active) && !known;
         let fell = new < old && old >= State::OpenSent;
-        if news || fell || matches!(new, State::Idle | State::Established) {
+        // Members of a range come by the thousand: that they are there is for `show peers`.
+        let up = new == State::Established && !self.begin.dynamic;
+        if news || fell || up || new == State::Idle {
             info!(%peer, name, %old, %new, reason, "session state");
         } else {
             debug!(%peer, name, %old, %new, reason, "session state");

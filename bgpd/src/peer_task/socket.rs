@@ -30,6 +30,8 @@ pub async fn connect(key: PeerKey, config: Arc<SessionConfig>) -> io::Result<Tcp
         Password::Key(key) => socket_options::set_md5_key(&socket, Prefix::host(remote.ip()), Some(key))?,
         Password::Missing(why) => return Err(io::Error::new(io::ErrorKind::NotFound, why.clone())),
     }
+    // The last UPDATE of a batch must not wait for an acknowledgement.
+    socket.set_tcp_nodelay(true)?;
     prepare(&socket, remote.ip(), &config)?;
     if let Some(source) = config.source.filter(|source| source.is_ipv4() == remote.is_ipv4()) {
         socket.bind(&SocketAddr::new(source, 0).into())?;
@@ -37,13 +39,11 @@ pub async fn connect(key: PeerKey, config: Arc<SessionConfig>) -> io::Result<Tcp
     TcpSocket::from_std_stream(socket.into()).connect(remote).await
 }
 
-/// Sets what every connection with the peer needs, whoever opened it.
+/// Sets what every connection with the peer needs, whoever opened it, and the listening socket cannot know.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn prepare(socket: &impl std::os::fd::AsFd, peer: IpAddr, config: &SessionConfig) -> io::Result<()> {
-    // The last UPDATE of a batch must not wait for an acknowledgement.
-    socket2::SockRef::from(socket).set_tcp_nodelay(true)?;
     socket_options::set_distance(socket, peer, config.distance)
 }
 
