@@ -48,6 +48,9 @@ const STUCK_MIN: Duration = Duration::from_secs(30);
 /// A dynamic peer is forgotten this long after its session and the retention of its paths are over.
 const DYNAMIC_LINGER: Duration = Duration::from_secs(60);
 
+/// So often a connection is read before another one is taken in.
+const READS_BEFORE_ACCEPT: usize = 16;
+
 /// A list of events longer than this gives its memory back.
 const EVENTS_KEPT: usize = 16;
 
@@ -260,15 +263,17 @@ impl Running {
                 let reason = format!("cannot connect: {error}");
                 self.lost(now, connection, reason);
             }
-            Wake::Readable(id, room) => self.read(now, id, room),
+            Wake::Readable(id, room) => {
+                self.read(now, id, room);
+            }
             // Writing is part of settling, and so is telling the session that nothing is read.
             Wake::Writable | Wake::Behind | Wake::Timer => {}
         }
     }
 
-    /// Reads once, takes all of it in, and tells the speaker.
-    fn read(&mut self, now: Instant, id: ConnectionId, mut room: Room) {
-        let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) else { return };
+    /// Reads once, takes all of it in, and tells the speaker; false where nothing was there.
+    fn read(&mut self, now: Instant, id: ConnectionId, mut room: Room) -> bool {
+        let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) else { return false };
         let mut buffer = ReadBuffer::lend();
         match connection.read(&mut buffer) {
             Read::Some(count) => {
@@ -287,9 +292,27 @@ impl Running {
                     connection.keep(buffer.rest(done));
                 }
                 self.tell_speaker(Some(room));
+                true
             }
-            Read::Nothing => {}
-            Read::Lost(reason) => self.lost(now, id, reason),
+            Read::Nothing => false,
+            Read::Lost(reason) => {
+                self.lost(now, id, reason);
+                false
+            }
+        }
+    }
+
+    /// Hears what the connections there are have to say, within bounds: a peer that comes anew has most often closed
+    /// the old one, and is not to lose a collision with it.
+    fn hear_out(&mut self, now: Instant) {
+        let ids: Vec<ConnectionId> = self.connections.iter().map(|c| c.id).collect();
+        for id in ids {
+            for _ in 0..READS_BEFORE_ACCEPT {
+                let Some(room) = self.begin.speaker.try_room() else { return };
+                if !self.read(now, id, room) {
+                    break;
+                }
+            }
         }
     }
 
@@ -336,6 +359,7 @@ impl Running {
     }
 
     fn accepted(&mut self, now: Instant, accepted: AcceptedConnection) {
+        self.hear_out(now);
         let config = Arc::clone(self.session.config());
         let prepared = socket::prepare(&accepted.stream, self.begin.key.address, &config)
             .and_then(|()| socket::ends(&accepted.stream, &config));

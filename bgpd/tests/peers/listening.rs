@@ -83,6 +83,27 @@ async fn a_member_of_a_range_becomes_a_peer_and_gets_its_first_connection() {
     }
 }
 
+#[tokio::test]
+async fn a_peer_that_closes_and_comes_back_at_once_has_no_rival() {
+    let mut ours = End::new(loopback());
+    let mut passive = settings();
+    passive.session.passive = true;
+    ours.peer(SocketAddr::new(loopback(), 1), passive);
+    let mut far = TcpStream::connect(ours.address()).await.unwrap();
+    for _ in 0..20 {
+        handshake(&mut far, 90).await;
+        ours.up().await;
+        // One thread: both events are there before the task runs again.
+        far.write_all(&super::rig::empty_update()).await.unwrap();
+        drop(far);
+        let again = std::net::TcpStream::connect(ours.address()).unwrap();
+        again.set_nonblocking(true).unwrap();
+        far = TcpStream::from_std(again).unwrap();
+        assert!(matches!(ours.event().await, ToSpeaker::Updates { .. }));
+        assert_eq!(ours.down().await.label, "tcp", "the old connection ended by itself");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_in_use_is_named() {
     let ours = End::new(loopback());
