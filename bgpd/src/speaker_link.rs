@@ -24,10 +24,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use causeway_bgp_core::Updates;
 use causeway_bgp_core::config::PeerSettings;
 use causeway_bgp_core::event::{Down, PeerId, RefreshKind, SessionInfo};
 use causeway_bgp_core::peer::State;
-use causeway_bgp_wire::{Family, Notification, Update};
+use causeway_bgp_wire::{Family, Notification};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::listen::AcceptedConnection;
@@ -136,7 +137,7 @@ pub enum ToSpeaker {
         /// On which session.
         epoch: Epoch,
         /// Decoded and validated.
-        updates: Vec<Box<Update>>,
+        updates: Updates,
     },
     /// A ROUTE-REFRESH.
     RouteRefresh {

@@ -249,11 +249,7 @@ impl State {
                 if self.current(peer, epoch).is_none() {
                     return;
                 }
-                let now = Instant::now();
-                for update in updates {
-                    self.speaker.handle(now, Input::Update { peer, update });
-                }
-                self.follow();
+                self.handle(Input::Updates { peer, updates });
             }
             ToSpeaker::RouteRefresh { peer, epoch, family, kind } => {
                 if self.current(peer, epoch).is_some() {

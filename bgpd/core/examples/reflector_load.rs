@@ -171,7 +171,7 @@ impl Reflector {
         let context = DecodeContext::new(SessionKind::Internal, V4);
         let Message::Update(update) = Message::decode(octets, &context).unwrap() else { unreachable!() };
         let peer = self.peers[client as usize];
-        self.speaker.handle(self.now, Input::Update { peer, update: Box::new(update) });
+        self.speaker.handle(self.now, Input::Updates { peer, updates: (&update).into() });
     }
 
     fn report(&self, what: &str, started: Duration, deliveries: u64, base: usize) {

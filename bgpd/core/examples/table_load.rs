@@ -185,7 +185,7 @@ fn main() {
             let update =
                 Box::new(Update { announced: [announcement].into_iter().collect(), ..Update::default() });
             made += making.elapsed();
-            speaker.handle(now, Input::Update { peer: *peer, update });
+            speaker.handle(now, Input::Updates { peer: *peer, updates: (&*update).into() });
             if set % 100 == 99 {
                 settle(&mut speaker, now);
                 pull(&mut speaker);

@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_bgp_wire::{Asn, Capability, Family, FamilySet, Notification, Prefix, Update};
+use causeway_bgp_wire::{Asn, Capability, Family, FamilySet, Notification, Prefix};
 
+use crate::Updates;
 use crate::config::{Config, PeerKey, PeerSettings};
 
 /// A peer's number in this speaker, given out when the peer appears, not used again while the speaker lives.
@@ -42,12 +43,12 @@ pub enum Input {
         /// Why, and whether RFC 4724 allows retention.
         down: Down,
     },
-    /// An UPDATE that was decoded and validated (RFC 7606).
-    Update {
+    /// UPDATEs that were decoded and validated (RFC 7606).
+    Updates {
         /// From whom.
         peer: PeerId,
-        /// What it says.
-        update: Box<Update>,
+        /// What they say.
+        updates: Updates,
     },
     /// A ROUTE-REFRESH (RFC 2918, 7313).
     RouteRefresh {

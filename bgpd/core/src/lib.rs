@@ -15,3 +15,6 @@ pub mod rib;
 #[cfg(test)]
 mod sim;
 pub mod speaker;
+mod updates;
+
+pub use updates::Updates;

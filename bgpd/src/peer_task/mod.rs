@@ -491,15 +491,9 @@ impl Running {
                     self.status.send_modify(|status| status.session = None);
                     self.events.push(ToSpeaker::SessionDown { peer, epoch: self.epoch, down });
                 }
-                SessionOutput::Update(update) => {
-                    PeerCounters::add(&self.counters.updates_received, 1);
-                    let of = self.epoch;
-                    match self.events.last_mut() {
-                        Some(ToSpeaker::Updates { updates, epoch, .. }) if *epoch == of => {
-                            updates.push(update)
-                        }
-                        _ => self.events.push(ToSpeaker::Updates { peer, epoch: of, updates: vec![update] }),
-                    }
+                SessionOutput::Updates(updates) => {
+                    PeerCounters::add(&self.counters.updates_received, updates.len() as u64);
+                    self.events.push(ToSpeaker::Updates { peer, epoch: self.epoch, updates });
                 }
                 SessionOutput::Refresh { family, kind } => {
                     let epoch = self.epoch;

@@ -1,7 +1,8 @@
 //! Interned path attributes: equal sets are one allocation, and equality is pointer equality.
 //!
-//! Owner: whoever holds the [`Interner`] (the speaker's RIB has one, export another); handles may leave for other
-//! threads. Pure. A set lives as long as its last handle: the interner drops what nobody holds when it has grown to
+//! Owner: whoever holds the [`Interner`] (the speaker's RIB has one, export another). Pure. Handles count without
+//! atomics, which would make the processor finish every access to memory before the next: a speaker stays on the thread it
+//! was made on. A set lives as long as its last handle: the interner drops what nobody holds when it has grown to
 //! twice what was alive, so its memory follows what is in use. Sets are kept packed, see [`packed`]; a set that import
 //! policy made holds on to the one that was received, so that a path needs one handle for both.
 
@@ -12,32 +13,38 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Deref;
+use std::rc::Rc;
 
 use causeway_bgp_wire::{NextHop, PathAttributes};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use triomphe::ThinArc;
+use smallvec::SmallVec;
 
 pub use packed::Facts;
+pub(crate) use packed::PackedAttributes;
 
-/// What stands before the octets of a set.
-struct Head {
+/// Sets of so many octets, which are nearly all, are one allocation.
+const INLINE: usize = 36;
+
+/// A set.
+struct Interned {
     hash: u32,
     facts: Facts,
     received: Option<AttrSet>,
+    octets: SmallVec<[u8; INLINE]>,
 }
 
 /// A handle to interned attributes. Two handles of one interner are equal exactly when their attributes, and those
 /// they were made of, are.
 #[derive(Clone)]
-pub struct AttrSet(ThinArc<Head, u8>);
+pub struct AttrSet(Rc<Interned>);
 
 impl AttrSet {
     /// A set of its own, that of no interner.
     pub fn single(attributes: &PathAttributes) -> Self {
         let mut octets = Vec::new();
-        let facts = packed::pack(attributes, &mut octets);
-        AttrSet(ThinArc::from_header_and_slice(Head { hash: 0, facts, received: None }, &octets))
+        let facts = Facts::pack(attributes, &mut octets);
+        AttrSet(Rc::new(Interned { hash: 0, facts, received: None, octets: octets.into() }))
     }
 
     /// Whether the two are the same allocation.
@@ -47,27 +54,32 @@ impl AttrSet {
 
     /// A number that stands for the allocation: unique among the sets alive at one time.
     pub fn address(&self) -> usize {
-        std::ptr::from_ref::<Head>(&self.0.header.header).addr()
+        Rc::as_ptr(&self.0).addr()
     }
 
     /// What the decision looks at.
     pub fn facts(&self) -> &Facts {
-        &self.0.header.header.facts
+        &self.0.facts
     }
 
     /// The attributes as received, where import policy made these out of them.
     pub fn received(&self) -> &AttrSet {
-        self.0.header.header.received.as_ref().unwrap_or(self)
+        self.0.received.as_ref().unwrap_or(self)
+    }
+
+    /// As they are kept.
+    pub(crate) fn packed(&self) -> PackedAttributes<'_> {
+        PackedAttributes { facts: self.facts(), octets: &self.0.octets }
     }
 
     /// The next hop.
     pub fn next_hop(&self) -> NextHop {
-        packed::next_hop(self.facts(), &self.0.slice)
+        self.packed().next_hop()
     }
 
     /// The AS_PATH as [`causeway_bgp_wire::AsPath::as_octets`] has it.
     pub fn as_path_octets(&self) -> &[u8] {
-        packed::as_path(self.facts(), &self.0.slice)
+        self.packed().as_path()
     }
 
     /// Whether these are attributes as sent, made by export policy: nothing is to be done to them any more.
@@ -77,17 +89,17 @@ impl AttrSet {
 
     /// How many octets the packed form takes beside its head.
     pub fn octets(&self) -> usize {
-        self.0.slice.len()
+        self.0.octets.len()
     }
 
     /// The attributes as a value.
     pub fn unpack(&self) -> PathAttributes {
-        packed::unpack(self.facts(), &self.0.slice)
+        self.packed().unpack()
     }
 
     /// Whether the attributes are equal, also those of two interners and whatever they were made of.
     pub fn equals(&self, other: &AttrSet) -> bool {
-        self.same(other) || (self.facts() == other.facts() && self.0.slice == other.0.slice)
+        self.same(other) || (self.facts() == other.facts() && self.0.octets == other.0.octets)
     }
 }
 
@@ -178,37 +190,49 @@ impl Interner {
 
     /// The one handle for these attributes.
     pub fn intern(&mut self, attributes: &PathAttributes) -> AttrSet {
-        self.find_or_insert(attributes, None, false)
+        self.pack_and_find(attributes, None, false)
+    }
+
+    /// The same for attributes that are packed already.
+    pub(crate) fn intern_packed(&mut self, attributes: PackedAttributes<'_>) -> AttrSet {
+        self.find_or_insert(attributes, None)
     }
 
     /// The one handle for these attributes as sent.
     pub fn intern_finished(&mut self, attributes: &PathAttributes) -> AttrSet {
-        self.find_or_insert(attributes, None, true)
+        self.pack_and_find(attributes, None, true)
     }
 
     /// The one handle for these attributes, made out of received ones; that of the latter where they are equal.
     pub fn intern_changed(&mut self, attributes: &PathAttributes, received: &AttrSet) -> AttrSet {
-        let set = self.find_or_insert(attributes, Some(received), false);
+        let set = self.pack_and_find(attributes, Some(received), false);
         if set.equals(received) { received.clone() } else { set }
     }
 
-    fn find_or_insert(
+    fn pack_and_find(
         &mut self,
         attributes: &PathAttributes,
         received: Option<&AttrSet>,
         finished: bool,
     ) -> AttrSet {
-        self.octets.clear();
-        let mut facts = packed::pack(attributes, &mut self.octets);
+        let mut octets = std::mem::take(&mut self.octets);
+        octets.clear();
+        let mut facts = Facts::pack(attributes, &mut octets);
         facts.finished = finished;
-        let hash = self.hasher.hash_one((&self.octets, facts, received.map(AttrSet::address)));
-        let (octets, short) = (&self.octets, hash as u32);
+        let set = self.find_or_insert(PackedAttributes { facts: &facts, octets: &octets }, received);
+        if octets.capacity() <= KEPT_OCTETS {
+            self.octets = octets;
+        }
+        set
+    }
+
+    fn find_or_insert(&mut self, attributes: PackedAttributes<'_>, received: Option<&AttrSet>) -> AttrSet {
+        let PackedAttributes { facts, octets } = attributes;
+        let hash = self.hasher.hash_one((octets, facts, received.map(AttrSet::address)));
+        let short = hash as u32;
         let same = |set: &AttrSet| {
-            let head = &set.0.header.header;
-            head.hash == short
-                && head.facts == facts
-                && head.received.as_ref() == received
-                && set.0.slice == **octets
+            let Interned { hash, facts: known, received: of, octets: its } = &*set.0;
+            *hash == short && known == facts && of.as_ref() == received && its.as_slice() == octets
         };
         if let Some(found) = self.table.find(hash_of(short), same) {
             return found.clone();
@@ -216,19 +240,16 @@ impl Interner {
         if self.table.len() >= self.sweep_at {
             self.sweep_if_worth_it();
         }
-        let head = Head { hash: short, facts, received: received.cloned() };
-        let set = AttrSet(ThinArc::from_header_and_slice(head, &self.octets));
-        self.table.insert_unique(hash_of(short), set.clone(), |set| hash_of(set.0.header.header.hash));
-        if self.octets.capacity() > KEPT_OCTETS {
-            self.octets = Vec::new();
-        }
+        let (facts, received, octets) = (*facts, received.cloned(), SmallVec::from_slice(octets));
+        let set = AttrSet(Rc::new(Interned { hash: short, facts, received, octets }));
+        self.table.insert_unique(hash_of(short), set.clone(), |set| hash_of(set.0.hash));
         set
     }
 
     /// Sweeps, unless a sample says that next to nobody would be dropped: while a table is filled, that is how it is.
     fn sweep_if_worth_it(&mut self) {
         const SAMPLE: usize = 128;
-        let dead = self.table.iter().take(SAMPLE).filter(|set| ThinArc::strong_count(&set.0) == 1).count();
+        let dead = self.table.iter().take(SAMPLE).filter(|set| Rc::strong_count(&set.0) == 1).count();
         if dead * 8 >= SAMPLE {
             self.sweep();
         } else {
@@ -240,10 +261,10 @@ impl Interner {
     pub fn sweep(&mut self) {
         // What a dropped set was made of may be nobody's then: once more.
         for _ in 0..2 {
-            self.table.retain(|set| ThinArc::strong_count(&set.0) > 1);
+            self.table.retain(|set| Rc::strong_count(&set.0) > 1);
         }
         self.sweep_at = SWEEP_MIN.max(self.table.len() * 2);
-        self.table.shrink_to(self.table.len(), |set| hash_of(set.0.header.header.hash));
+        self.table.shrink_to(self.table.len(), |set| hash_of(set.0.hash));
     }
 
     /// How many sets there are, those included that a sweep would drop.

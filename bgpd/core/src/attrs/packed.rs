@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use causeway_bgp_wire::{
     Aggregator, AsPath, Asn, Community, ExtCommunity, LargeCommunity, NextHop, Origin, PartialFlags,
-    PathAttributes, UnknownAttribute,
+    PathAttributes, Segments, UnknownAttribute,
 };
 
 /// Which attributes there are, and other bits.
@@ -87,6 +87,11 @@ impl Facts {
         }
     }
 
+    /// Those of some attributes, whose octets are appended to `out`.
+    pub(crate) fn pack(attributes: &PathAttributes, out: &mut Vec<u8>) -> Self {
+        pack(attributes, out)
+    }
+
     fn has(&self, bit: u16) -> bool {
         self.present & bit != 0
     }
@@ -151,7 +156,7 @@ fn list<const N: usize>(items: impl ExactSizeIterator<Item = [u8; N]>, out: &mut
 }
 
 /// Appends the octets; what is a number of the decision comes back.
-pub(super) fn pack(attributes: &PathAttributes, out: &mut Vec<u8>) -> Facts {
+fn pack(attributes: &PathAttributes, out: &mut Vec<u8>) -> Facts {
     let facts = Facts::of(attributes);
     match attributes.next_hop.global {
         IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
@@ -230,20 +235,52 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The next hop alone.
-pub(super) fn next_hop(facts: &Facts, octets: &[u8]) -> NextHop {
-    Reader(octets).next_hop(facts)
+/// Attributes in their packed form, wherever they are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PackedAttributes<'a> {
+    pub facts: &'a Facts,
+    pub octets: &'a [u8],
 }
 
-/// The octets of the AS_PATH alone.
-pub(super) fn as_path<'a>(facts: &Facts, octets: &'a [u8]) -> &'a [u8] {
-    let mut reader = Reader(octets);
-    reader.next_hop(facts);
-    reader.take(facts.as_path_octets as usize)
+impl<'a> PackedAttributes<'a> {
+    /// The next hop alone.
+    pub fn next_hop(self) -> NextHop {
+        Reader(self.octets).next_hop(self.facts)
+    }
+
+    /// The octets of the AS_PATH alone.
+    pub fn as_path(self) -> &'a [u8] {
+        let mut reader = Reader(self.octets);
+        reader.next_hop(self.facts);
+        reader.take(self.facts.as_path_octets as usize)
+    }
+
+    /// How often a number is in the AS_PATH.
+    pub fn as_path_count(self, asn: Asn) -> usize {
+        let segments = Segments::of(self.as_path());
+        segments.flat_map(|segment| segment.asns()).filter(|other| *other == asn).count()
+    }
+
+    /// Whether the path went through this cluster.
+    pub fn has_cluster(self, cluster: Ipv4Addr) -> bool {
+        if self.facts.cluster_list == 0 {
+            return false;
+        }
+        let mut reader = Reader(self.octets);
+        reader.next_hop(self.facts);
+        reader.take(self.facts.as_path_octets as usize);
+        let clusters = reader.take(usize::from(self.facts.cluster_list) * 4).as_chunks::<4>().0;
+        clusters.contains(&cluster.octets())
+    }
+
+    /// The value that was packed.
+    pub fn unpack(self) -> PathAttributes {
+        unpack(self.facts, self.octets)
+    }
 }
 
 /// The value that was packed.
-pub(super) fn unpack(facts: &Facts, octets: &[u8]) -> PathAttributes {
+fn unpack(facts: &Facts, octets: &[u8]) -> PathAttributes {
     use present as p;
     let mut reader = Reader(octets);
     let next_hop = reader.next_hop(facts);

@@ -74,7 +74,7 @@ fn the_bound_follows_what_is_alive() {
 fn a_usual_set_takes_little() {
     let path = AsPath::from_sequence([64512, 64601, 64602].map(Asn));
     let set = AttrSet::single(&PathAttributes { as_path: path, ..attributes(1) });
-    assert_eq!((size_of::<Head>(), set.octets()), (40, 4 + 2 + 12));
+    assert_eq!((size_of::<Interned>(), set.octets()), (88, 4 + 2 + 12));
     assert_eq!(size_of::<Option<AttrSet>>(), 8);
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_bgp_wire::{Family, Notification, Update};
+use causeway_bgp_wire::{Family, Notification};
+
+use crate::Updates;
 
 use crate::config::SessionConfig;
 use crate::event::{Down, RefreshKind, SessionInfo};
@@ -101,8 +103,8 @@ pub enum SessionOutput {
     },
     /// The Established session ended.
     Down(Down),
-    /// An UPDATE.
-    Update(Box<Update>),
+    /// UPDATEs in the order they came.
+    Updates(Updates),
     /// A ROUTE-REFRESH for a family of the session.
     Refresh {
         /// Which family.

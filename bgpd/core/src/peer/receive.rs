@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use causeway_bgp_wire::{self as wire, Header, Message, MessageType, Open, RouteRefresh};
 
+use crate::Updates;
 use crate::event::RefreshKind;
 
 use super::collision::{self, Identity, Origin};
@@ -16,7 +17,7 @@ use super::open;
 use super::session::Session;
 use super::timers;
 
-/// [`Session::receive`] stops decoding when this many outputs wait.
+/// [`Session::receive`] stops decoding when this many outputs, or UPDATEs, wait.
 const OUTPUT_LIMIT: usize = 256;
 
 impl Session {
@@ -25,7 +26,7 @@ impl Session {
     /// where the connection is gone.
     pub fn receive(&mut self, now: Instant, connection: ConnectionId, octets: &[u8]) -> usize {
         let mut done = 0;
-        while self.outputs.len() < OUTPUT_LIMIT {
+        while !self.is_full() {
             let Some(state) = self.find(connection) else { return octets.len() };
             let (context, rest) = (state.context, &octets[done..]);
             let header = match Header::peek(rest, context.extended_message) {
@@ -42,6 +43,14 @@ impl Session {
             self.message(now, connection, header.kind, message);
         }
         done
+    }
+
+    fn is_full(&self) -> bool {
+        let updates = match self.outputs.back() {
+            Some(SessionOutput::Updates(updates)) => updates.len(),
+            _ => 0,
+        };
+        self.outputs.len().max(updates) >= OUTPUT_LIMIT
     }
 
     fn message(&mut self, now: Instant, id: ConnectionId, kind: MessageType, octets: &[u8]) {
@@ -64,7 +73,10 @@ impl Session {
             Ok(Message::Open(open)) => self.open_received(now, id, &open),
             Ok(Message::Update(update)) => {
                 self.run(now, id, event, Cause::none());
-                self.outputs.push_back(SessionOutput::Update(Box::new(update)));
+                match self.outputs.back_mut() {
+                    Some(SessionOutput::Updates(updates)) => updates.push(&update),
+                    _ => self.outputs.push_back(SessionOutput::Updates(Updates::from(&update))),
+                }
             }
             Ok(Message::RouteRefresh(refresh)) => self.refresh_received(now, id, refresh),
             Ok(Message::Keepalive) => self.keepalive_received(now, id),

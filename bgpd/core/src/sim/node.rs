@@ -259,9 +259,9 @@ impl Node {
                 self.downs += 1;
                 self.speaker.handle(now, Input::SessionDown { peer, down });
             }
-            SessionOutput::Update(update) => {
-                (self.updates, self.last_update) = (self.updates + 1, now);
-                self.speaker.handle(now, Input::Update { peer, update });
+            SessionOutput::Updates(updates) => {
+                (self.updates, self.last_update) = (self.updates + updates.len() as u64, now);
+                self.speaker.handle(now, Input::Updates { peer, updates });
             }
             SessionOutput::Refresh { family, kind } => {
                 self.speaker.handle(now, Input::RouteRefresh { peer, family, kind });

@@ -3,19 +3,18 @@
 //! RFC 4271 §9 and §9.1, RFC 4456 §8 (loops), RFC 4724 §4.2 (End-of-RIB), RFC 7313 (refresh marks). Withdrawals of an
 //! UPDATE take effect before its announcements.
 
-use std::borrow::Borrow;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use causeway_bgp_wire::{Cease, Family, Nlri, NlriList, Notification, PathAttributes, Prefix, Update};
+use causeway_bgp_wire::{Cease, Family, Notification, PathAttributes, Prefix, Problem};
 use smallvec::SmallVec;
 
-use super::Speaker;
 use super::timers::Timer;
 use super::work::Task;
-use crate::attrs::{AttrSet, Unpacked};
+use super::{Peer, Speaker};
+use crate::attrs::{AttrSet, PackedAttributes, Unpacked};
 use crate::event::{LogLevel, Output, PeerId, RefreshKind};
 use crate::policy::{ImportPolicy, PolicyContext};
 use crate::rib::SessionKind;
@@ -23,6 +22,7 @@ use crate::rib::next_hop::{NextHops, Watch};
 use crate::rib::path::{Import, LOCAL, NOBODY, NextHopId, Path};
 use crate::rib::rules::{Check, RuleNames};
 use crate::rib::tables::{Decision, Entry, Standing, Tabled};
+use crate::updates::{Part, Prefixes, Updates};
 
 /// Stale paths of a refresh that was begun and never ended go after this long (RFC 7313 §4).
 const REFRESH_TIME: Duration = Duration::from_secs(600);
@@ -33,13 +33,17 @@ const PROBLEMS_LOGGED: u64 = 20;
 /// Slots of the prefixes of one announcement; most have no more.
 type Run = SmallVec<[u32; 32]>;
 
-/// What all prefixes of an announcement have in common.
-struct Incoming<'a, A> {
+/// What all announcements of a peer have in common.
+struct Sender {
     peer: PeerId,
     ebgp: bool,
     policy: Arc<ImportPolicy>,
-    received: AttrSet,
-    attributes: &'a A,
+}
+
+/// What all prefixes of an announcement have in common.
+struct Incoming<'a> {
+    from: &'a Sender,
+    received: Unpacked,
     /// A check that refuses the attributes whatever the prefix.
     check: Option<Check>,
     epoch: u8,
@@ -49,48 +53,42 @@ struct Incoming<'a, A> {
 }
 
 impl Speaker {
-    pub(super) fn update(&mut self, now: Instant, id: PeerId, update: &Update) {
+    pub(super) fn updates(&mut self, now: Instant, id: PeerId, updates: &Updates) {
         self.finish_work_of(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.session.is_none() || peer.over_limit {
             return;
         }
-        peer.updates_received += 1;
-        self.updates_received += 1;
-        if !update.problems.is_empty() {
-            self.log_problems(id, update);
-        }
-        for list in &update.withdrawn {
-            match list {
-                NlriList::V4(list) => list.iter().for_each(|nlri| self.withdraw(nlri.prefix, id)),
-                NlriList::V6(list) => list.iter().for_each(|nlri| self.withdraw(nlri.prefix, id)),
+        peer.updates_received += updates.len() as u64;
+        self.updates_received += updates.len() as u64;
+        let Some(from) = self.sender(id) else { return };
+        let since = self.seconds(now);
+        for part in updates.parts() {
+            match part {
+                Part::Problems(problems) => self.log_problems(id, problems),
+                Part::Withdrawn(Prefixes::V4(list)) => list.iter().for_each(|key| self.withdraw(*key, id)),
+                Part::Withdrawn(Prefixes::V6(list)) => list.iter().for_each(|key| self.withdraw(*key, id)),
+                Part::Announced(attributes, prefixes) => {
+                    let received = self.rib.interner.intern_packed(attributes);
+                    match prefixes {
+                        Prefixes::V4(list) => self.announce(&from, since, received, list),
+                        Prefixes::V6(list) => self.announce(&from, since, received, list),
+                    }
+                    if self.peers.get(&id).is_none_or(|peer| peer.over_limit) {
+                        return;
+                    }
+                }
+                Part::EndOfRib(family) => {
+                    self.end_of_rib(now, id, family);
+                    self.finish_work_of(id);
+                }
             }
-        }
-        let mut touched = [false; Family::COUNT];
-        for announcement in &update.announced {
-            let family = announcement.nlri.family();
-            touched[family.index()] = true;
-            let attributes = &announcement.attributes;
-            let received = self.rib.interner.intern(attributes);
-            let Some(incoming) = self.incoming(now, id, family, received, attributes) else { return };
-            match &announcement.nlri {
-                NlriList::V4(list) => self.announce(&incoming, list),
-                NlriList::V6(list) => self.announce(&incoming, list),
-            }
-        }
-        for family in Family::all() {
-            if touched[family.index()] {
-                self.check_limit(id, family);
-            }
-        }
-        if let Some(family) = update.end_of_rib {
-            self.end_of_rib(now, id, family);
         }
     }
 
     /// RFC 7606 §8: errors that the session survived are logged, the first ones of each session.
-    fn log_problems(&mut self, id: PeerId, update: &Update) {
-        for problem in &update.problems {
+    fn log_problems(&mut self, id: PeerId, problems: &[Problem]) {
+        for problem in problems {
             let Some(peer) = self.peers.get_mut(&id) else { return };
             peer.problems += 1;
             let text = match peer.problems {
@@ -102,75 +100,83 @@ impl Speaker {
         }
     }
 
-    fn incoming<'a, A: Borrow<PathAttributes>>(
+    fn sender(&self, id: PeerId) -> Option<Sender> {
+        let (peer, facts) = (self.peers.get(&id)?, self.rib.peers.get(&id)?);
+        let ebgp = facts.kind == SessionKind::Ebgp;
+        Some(Sender { peer: id, ebgp, policy: peer.settings.import.clone() })
+    }
+
+    fn incoming<'a>(
         &self,
-        now: Instant,
-        id: PeerId,
+        from: &'a Sender,
         family: Family,
+        since: u32,
         received: AttrSet,
-        attributes: &'a A,
-    ) -> Option<Incoming<'a, A>> {
-        let peer = self.peers.get(&id)?;
-        let facts = self.rib.peers.get(&id)?;
+    ) -> Option<Incoming<'a>> {
+        let peer = self.peers.get(&from.peer)?;
         Some(Incoming {
-            peer: id,
-            ebgp: facts.kind == SessionKind::Ebgp,
-            policy: peer.settings.import.clone(),
-            check: self.check(id, attributes.borrow()),
-            received,
-            attributes,
+            from,
+            check: self.check(peer, received.packed()),
+            received: Unpacked::new(received),
             epoch: peer.families[family.index()].epoch,
-            since: self.seconds(now),
+            since,
             next_hop: Cell::new(None),
         })
     }
 
     /// What refuses these attributes before any policy: loops of AS and of reflection.
-    fn check(&self, id: PeerId, attrs: &PathAttributes) -> Option<Check> {
+    fn check(&self, peer: &Peer, attrs: PackedAttributes<'_>) -> Option<Check> {
         let config = self.config.as_ref()?;
-        let peer = self.peers.get(&id)?;
         let session_as = peer.session.as_ref().map_or(peer.settings.session.local_as, |info| info.local_as);
         let allowed = usize::from(peer.settings.allowed_local_as);
         // Each of the numbers this speaker is known by may stand as often as allowed, and no more.
-        if attrs.as_path.count(config.local_as) > allowed
-            || (session_as != config.local_as && attrs.as_path.count(session_as) > allowed)
+        if attrs.as_path_count(config.local_as) > allowed
+            || (session_as != config.local_as && attrs.as_path_count(session_as) > allowed)
         {
             return Some(Check::AsLoop);
         }
         if attrs
-            .originator_id
+            .facts
+            .originator_id()
             .is_some_and(|id| id == config.router_id || id == peer.settings.session.router_id)
         {
             return Some(Check::OwnOriginatorId);
         }
         let cluster_id = config.cluster_id.unwrap_or(config.router_id);
-        attrs.cluster_list.contains(&cluster_id).then_some(Check::ClusterLoop)
+        attrs.has_cluster(cluster_id).then_some(Check::ClusterLoop)
     }
 
     /// Takes in the prefixes of an announcement. Their slots are found first: look-ups that do not wait for each other
     /// wait for memory together.
-    fn announce<K: Tabled>(&mut self, incoming: &Incoming<'_, PathAttributes>, list: &[Nlri<K>]) {
+    fn announce<K: Tabled>(&mut self, from: &Sender, since: u32, received: AttrSet, list: &[K]) {
+        let Some(incoming) = self.incoming(from, K::FAMILY, since, received) else { return };
+        let incoming = &incoming;
         let table = K::table_mut(&mut self.rib.tables);
-        let find = |nlri: &Nlri<K>| (nlri.prefix, table.find_or_insert_with(nlri.prefix, Entry::new));
+        let find = |key: &K| (*key, table.find_or_insert_with(*key, Entry::new));
         let slots: SmallVec<[(K, u32); 32]> = list.iter().map(find).collect();
-        let uniform = incoming.check.is_some() || incoming.policy.is_uniform(K::FAMILY);
+        let uniform = incoming.check.is_some() || from.policy.is_uniform(K::FAMILY);
         let Some((first, _)) = slots.first() else { return };
         if uniform {
             let path = self.judge(incoming, (*first).into());
             let slots: Run = slots.into_iter().map(|(_, slot)| slot).collect();
-            for slot in self.place_many::<K>(&slots, &path) {
-                self.place::<K>(slot, path.clone());
-            }
+            self.place_all::<K>(&slots, &path);
         } else {
             for (key, slot) in slots {
                 let path = self.judge(incoming, key.into());
-                self.place::<K>(slot, path);
+                self.place_all::<K>(&[slot], &path);
             }
+        }
+        self.check_limit(from.peer, K::FAMILY);
+    }
+
+    fn place_all<K: Tabled>(&mut self, slots: &[u32], path: &Path) {
+        for slot in self.place_many::<K>(slots, path) {
+            self.place::<K>(slot, path.clone());
         }
     }
 
-    /// Puts a path into each of these slots where it is the first one, or beaten by the best one there, and does for all
-    /// of them at once what follows from it: this is how tables are filled. Gives back the other slots.
+    /// Puts a path into each of these slots where it is the first one, or what it does to the decision is plain, and
+    /// does for all of them at once what follows from it: this is how tables are filled. Gives back the other slots.
     fn place_many<K: Tabled>(&mut self, slots: &[u32], path: &Path) -> Run {
         let (id, family) = (path.peer, K::FAMILY.index());
         let mut others: Run = SmallVec::new();
@@ -179,27 +185,32 @@ impl Speaker {
             return others;
         }
         let eligible = self.rib.is_eligible(path);
-        let (mut first, mut placed) = (Run::new(), Run::new());
+        let (mut first, mut won, mut placed) = (Run::new(), Run::new(), Run::new());
         // Prefixes of one set have rivals of one set, mostly.
-        let mut beaten_by: Option<(AttrSet, PeerId)> = None;
+        let mut last: Option<(AttrSet, PeerId, Standing)> = None;
         for slot in slots.iter().copied() {
             let Some((_, entry)) = K::table(&self.rib.tables).get(slot) else { continue };
             if entry.paths.is_empty() && entry.best == NOBODY {
                 first.push(slot);
             } else {
                 let paths = entry.paths.as_slice();
-                let known = |path: &Path| match &beaten_by {
-                    Some((attrs, peer)) => path.peer == *peer && path.attrs == *attrs,
-                    None => false,
-                };
                 let rival = paths.iter().find(|path| path.peer == entry.best);
-                let beaten = rival.is_some_and(known) || self.rib.standing(entry, path) == Standing::Beaten;
-                if !beaten || paths.iter().any(|path| path.peer == id) {
+                let standing = match (&last, rival) {
+                    (Some((attrs, peer, standing)), Some(rival))
+                        if rival.peer == *peer && rival.attrs == *attrs =>
+                    {
+                        *standing
+                    }
+                    _ => self.rib.standing(entry, path),
+                };
+                // Where the peer had a path before, that one may have kept others out.
+                if standing == Standing::Unclear || paths.iter().any(|path| path.peer == id) {
                     others.push(slot);
                     continue;
                 }
-                if !rival.is_some_and(known) {
-                    beaten_by = rival.map(|rival| (rival.attrs.clone(), rival.peer));
+                last = rival.map(|rival| (rival.attrs.clone(), rival.peer, standing));
+                if standing == Standing::Wins {
+                    won.push(slot);
                 }
             }
             placed.push(slot);
@@ -216,6 +227,11 @@ impl Speaker {
         }
         if eligible && !first.is_empty() {
             self.won_first::<K>(&first, path);
+        }
+        let next_hop = self.rib.next_hops.get(path.next_hop).map(|entry| entry.address);
+        for slot in won {
+            let decision = Decision { best: id, next_hops: next_hop.into_iter().collect() };
+            self.decided::<K>(slot, Some(id), decision);
         }
         others
     }
@@ -258,10 +274,10 @@ impl Speaker {
     }
 
     /// What import makes of a path.
-    fn judge<A: Borrow<PathAttributes>>(&mut self, incoming: &Incoming<'_, A>, prefix: Prefix) -> Path {
+    fn judge(&mut self, incoming: &Incoming<'_>, prefix: Prefix) -> Path {
         let mut path = Path {
-            attrs: incoming.received.clone(),
-            peer: incoming.peer,
+            attrs: incoming.received.set().clone(),
+            peer: incoming.from.peer,
             since: incoming.since,
             next_hop: NextHopId::NONE,
             rule: RuleNames::check(Check::Other),
@@ -272,12 +288,12 @@ impl Speaker {
             path.rule = RuleNames::check(check);
             return path;
         }
-        let context = PolicyContext { ebgp: incoming.ebgp, own: false };
-        let verdict = incoming.policy.evaluate(&prefix, incoming.attributes, &context);
+        let context = PolicyContext { ebgp: incoming.from.ebgp, own: false };
+        let verdict = incoming.from.policy.evaluate(&prefix, &incoming.received, &context);
         path.rule = self.rib.rules.id(verdict.rule);
         if verdict.accept {
             path.import = Import::Accepted;
-            let mut next_hop = incoming.received.next_hop();
+            let mut next_hop = incoming.received.set().next_hop();
             if let Some(changed) = verdict.changed {
                 path.attrs = self.rib.interner.intern_changed(&changed, &path.attrs);
                 next_hop = changed.next_hop;
@@ -297,8 +313,6 @@ impl Speaker {
         let id = path.peer;
         let family = K::FAMILY.index();
         let (next_hop, epoch, accepted) = (path.next_hop, path.epoch, path.import == Import::Accepted);
-        let Some((_, entry)) = K::table(&self.rib.tables).get(slot) else { return };
-        let standing = self.rib.standing(entry, &path);
         let Some(entry) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
         let old = match entry.paths.of_mut(id) {
             Some(old) => {
@@ -352,17 +366,7 @@ impl Speaker {
             }
             self.leave_next_hop(old_next_hop, K::FAMILY);
         }
-        // Where the peer had a path before, that one may have kept others out.
-        match standing {
-            Standing::Beaten if old.is_none() && !self.deferred[family] => self.decisions += 1,
-            Standing::Wins if old.is_none() && !self.deferred[family] => {
-                self.decisions += 1;
-                let address = self.rib.next_hops.get(next_hop).map(|entry| entry.address);
-                let decision = Decision { best: id, next_hops: address.into_iter().collect() };
-                self.decided::<K>(slot, Some(id), decision);
-            }
-            _ => self.decide::<K>(slot, Some(id)),
-        }
+        self.decide::<K>(slot, Some(id));
     }
 
     fn next_hop(&mut self, address: IpAddr) -> NextHopId {
@@ -431,9 +435,9 @@ impl Speaker {
         let Some((key, entry)) = K::table(&self.rib.tables).get(slot) else { return };
         let Some(path) = entry.paths.of(id) else { return };
         let (received, since, epoch) = (path.attrs.received().clone(), path.since, path.epoch);
-        let attributes = Unpacked::new(received.clone());
-        if let Some(incoming) = self.incoming(self.now, id, K::FAMILY, received, &attributes) {
-            let path = self.judge(&Incoming { since, epoch, ..incoming }, key.into());
+        let Some(from) = self.sender(id) else { return };
+        if let Some(incoming) = self.incoming(&from, K::FAMILY, since, received) {
+            let path = self.judge(&Incoming { epoch, ..incoming }, key.into());
             self.place::<K>(slot, path);
         }
     }

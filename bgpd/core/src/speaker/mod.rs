@@ -135,7 +135,7 @@ impl Speaker {
             }
             Input::SessionUp { peer, session } => self.session_up(now, peer, session),
             Input::SessionDown { peer, down } => self.session_down(now, peer, down),
-            Input::Update { peer, update } => self.update(now, peer, &update),
+            Input::Updates { peer, updates } => self.updates(now, peer, &updates),
             Input::RouteRefresh { peer, family, kind } => self.route_refresh(now, peer, family, kind),
             Input::SoftIn(peer) => self.soft_in(peer),
             Input::SoftOut(peer) => self.soft_out(peer),

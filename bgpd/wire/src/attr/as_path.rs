@@ -94,7 +94,7 @@ impl AsPath {
 
     /// A path from what [`AsPath::as_octets`] gave; `None` if that is not well-formed.
     pub fn from_octets(octets: &[u8]) -> Option<Self> {
-        let mut segments = Segments { rest: octets };
+        let mut segments = Segments::of(octets);
         while segments.next().is_some_and(|segment| !segment.octets.is_empty()) {}
         segments.rest.is_empty().then(|| AsPath { wire: SmallVec::from_slice(octets) })
     }
@@ -312,6 +312,13 @@ impl AsPath {
 #[derive(Clone, Debug)]
 pub struct Segments<'a> {
     rest: &'a [u8],
+}
+
+impl<'a> Segments<'a> {
+    /// The segments of what [`AsPath::as_octets`] gave.
+    pub fn of(octets: &'a [u8]) -> Self {
+        Segments { rest: octets }
+    }
 }
 
 impl<'a> Iterator for Segments<'a> {

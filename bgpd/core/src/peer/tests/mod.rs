@@ -178,7 +178,10 @@ impl Bench {
                 SessionOutput::StateChanged { old, new, reason } => Logged::State(old, new, reason),
                 SessionOutput::Up { connection, session } => Logged::Up(connection, session),
                 SessionOutput::Down(down) => Logged::Down(down),
-                SessionOutput::Update(_) => Logged::Update,
+                SessionOutput::Updates(updates) => {
+                    self.log.extend((1..updates.len()).map(|_| Logged::Update));
+                    Logged::Update
+                }
                 SessionOutput::Refresh { .. } => Logged::Refresh,
             };
             self.log.push(logged);

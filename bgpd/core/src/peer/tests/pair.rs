@@ -110,7 +110,7 @@ impl Network {
                 }
                 SessionOutput::Down(_) => self.up[speaker] = None,
                 SessionOutput::StateChanged { .. }
-                | SessionOutput::Update(_)
+                | SessionOutput::Updates(_)
                 | SessionOutput::Refresh { .. } => {}
             }
         }

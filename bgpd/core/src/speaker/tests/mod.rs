@@ -219,7 +219,7 @@ impl Bench {
     }
 
     fn update(&mut self, number: u8, update: Update) {
-        self.input(Input::Update { peer: self.id(number), update: Box::new(update) });
+        self.input(Input::Updates { peer: self.id(number), updates: (&update).into() });
     }
 
     fn announce_as(&mut self, number: u8, prefixes: &[&str], attributes: PathAttributes) {

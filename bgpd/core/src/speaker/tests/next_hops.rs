@@ -173,7 +173,7 @@ fn a_next_hop_that_flaps_while_its_prefixes_are_being_decided() {
             nlri: nlri(&[prefix(&format!("172.16.{round}.0/24"))]),
         };
         let update = Update { announced: [announcement].into_iter().collect(), ..Update::default() };
-        bench.speaker.handle(bench.now, Input::Update { peer: bench.id(1), update: Box::new(update) });
+        bench.speaker.handle(bench.now, Input::Updates { peer: bench.id(1), updates: (&update).into() });
     }
     assert!(bench.speaker.work.len() <= 2, "{} pieces", bench.speaker.work.len());
     bench.speaker.handle(bench.now, Input::NextHop { address: address(1), state: NextHopState::Unreachable });
