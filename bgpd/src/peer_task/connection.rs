@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use causeway_bgp_core::peer::ConnectionId;
+use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -89,35 +90,39 @@ impl Connection {
         &self.stream
     }
 
-    /// Reads what is there, once, behind what was left of the last time.
-    pub fn read(&mut self, buffer: &mut ReadBuffer) -> Read {
+    /// Reads what is there, once, behind what was left of the last time. `ask`: also where the runtime has not heard
+    /// that something is there.
+    pub fn read(&mut self, buffer: &mut ReadBuffer, ask: bool) -> Read {
         let kept = self.unread.len();
         if buffer.octets.len() < kept + READ_ROOM {
             buffer.octets.resize(kept + READ_ROOM, 0);
         }
         buffer.octets[..kept].copy_from_slice(&self.unread);
         let into = &mut buffer.octets[kept..kept + READ_ROOM];
-        let mut count = None;
-        let read = self.stream.try_io(Interest::READABLE, || {
-            let received = recv(self.stream.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT)?;
-            count = Some(received);
-            // Less than there was room for: nothing is left, and the runtime may know without asking again.
-            if received == 0 || received == READ_ROOM {
-                Ok(())
-            } else {
-                Err(io::ErrorKind::WouldBlock.into())
+        let (socket, mut result) = (self.stream.as_raw_fd(), Err(Errno::EAGAIN));
+        // What it returns is for the runtime; `result` is for us.
+        let _ = self.stream.try_io(Interest::READABLE, || {
+            result = recv(socket, into, MsgFlags::MSG_DONTWAIT);
+            match result {
+                Ok(count) if count == 0 || count == READ_ROOM => Ok(()),
+                // Less than there was room for: nothing is left, and the runtime may know without asking again.
+                Ok(_) => Err(io::ErrorKind::WouldBlock.into()),
+                Err(error) => Err(error.into()),
             }
         });
-        match (count, read) {
-            (Some(0), _) => {
+        if ask && result == Err(Errno::EAGAIN) {
+            result = recv(socket, into, MsgFlags::MSG_DONTWAIT);
+        }
+        match result {
+            Ok(0) => {
                 Read::Lost(self.outbox.take_failure().unwrap_or_else(|| "closed by the peer".to_owned()))
             }
-            (Some(count), _) => {
+            Ok(count) => {
                 buffer.filled = kept + count;
                 Read::Some(count)
             }
-            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Read::Lost(error.to_string()),
-            (None, _) => Read::Nothing,
+            Err(Errno::EAGAIN | Errno::EINTR) => Read::Nothing,
+            Err(error) => Read::Lost(io::Error::from(error).to_string()),
         }
     }
 

@@ -264,7 +264,7 @@ impl Running {
                 self.lost(now, connection, reason);
             }
             Wake::Readable(id, room) => {
-                self.read(now, id, room);
+                self.read(now, id, room, false);
             }
             // Writing is part of settling, and so is telling the session that nothing is read.
             Wake::Writable | Wake::Behind | Wake::Timer => {}
@@ -272,10 +272,10 @@ impl Running {
     }
 
     /// Reads once, takes all of it in, and tells the speaker; false where nothing was there.
-    fn read(&mut self, now: Instant, id: ConnectionId, mut room: Room) -> bool {
+    fn read(&mut self, now: Instant, id: ConnectionId, mut room: Room, ask: bool) -> bool {
         let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) else { return false };
         let mut buffer = ReadBuffer::lend();
-        match connection.read(&mut buffer) {
+        match connection.read(&mut buffer, ask) {
             Read::Some(count) => {
                 PeerCounters::add(&self.counters.octets_received, count as u64);
                 room.shrink(count);
@@ -309,7 +309,7 @@ impl Running {
         for id in ids {
             for _ in 0..READS_BEFORE_ACCEPT {
                 let Some(room) = self.begin.speaker.try_room() else { return };
-                if !self.read(now, id, room) {
+                if !self.read(now, id, room, true) {
                     break;
                 }
             }
