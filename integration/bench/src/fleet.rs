@@ -306,11 +306,6 @@ impl Fleet {
             if session.stage == Stage::Established && now - session.last_sent >= self.keepalive_time {
                 session.queue(self.keepalive.clone());
                 self.write(peer)?;
-            } else if matches!(session.stage, Stage::Connecting | Stage::OpenSent)
-                && session.unanswered_at <= now
-            {
-                self.disconnect(peer)?;
-                self.sessions[peer].retry_at = Some(now);
             } else if session.retry_at.is_some_and(|at| at <= now) {
                 session.retry_at = None;
                 match self.connect(peer) {

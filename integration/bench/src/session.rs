@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -18,10 +18,6 @@ pub const HOLD_TIME: u16 = 180;
 
 /// Octets that a slow reader takes at once.
 const SLOW: usize = 1024;
-
-/// How long a peer waits for an answer to its SYN, and then to its OPEN, before it begins anew, with the jitter of RFC 4271 §10. Where a
-/// short listen backlog let it down, its kernel would wait twice as long each time, and those of all peers alike.
-const CONNECT_RETRY: Duration = Duration::from_secs(5);
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +63,6 @@ pub struct Session {
     pub broken: Option<String>,
     /// When something was sent last.
     pub last_sent: Instant,
-    /// When to give up waiting for an answer to the SYN or the OPEN.
-    pub unanswered_at: Instant,
     /// When to connect anew.
     pub retry_at: Option<Instant>,
     /// How it reads.
@@ -92,7 +86,6 @@ impl Session {
             greeting: None,
             broken: None,
             last_sent: Instant::now(),
-            unanswered_at: Instant::now(),
             retry_at: None,
             reading: Reading::Prompt,
             times_up: 0,
@@ -116,7 +109,6 @@ impl Session {
             Err(error) => return Err(error),
         }
         self.stage = Stage::Connecting;
-        self.unanswered_at = Instant::now() + patience();
         self.retry_at = None;
         Ok(self.socket.insert(socket))
     }
@@ -124,7 +116,6 @@ impl Session {
     /// The connection is there: OPEN.
     pub fn connected(&mut self) {
         self.stage = Stage::OpenSent;
-        self.unanswered_at = Instant::now() + patience();
         let identifier: Ipv4Addr = self.peer.address;
         self.queue(wire::open(self.peer.asn, HOLD_TIME, identifier).into());
     }
@@ -201,8 +192,4 @@ impl Session {
         self.partial.clear();
         Ok(Some(left + octets))
     }
-}
-
-fn patience() -> Duration {
-    CONNECT_RETRY.mul_f64(1.0 - fastrand::f64() / 4.0)
 }

@@ -55,7 +55,7 @@ pub(crate) struct Path {
 }
 
 /// The paths of a prefix, in order of arrival. One path, the usual case, needs no allocation of its own; several grow by
-/// half of what they are.
+/// five eighths of what they are.
 pub(crate) enum Paths {
     None,
     One(Path),
@@ -82,7 +82,7 @@ impl Paths {
     pub(crate) fn push(&mut self, path: Path) {
         if let Paths::Many(paths) = self {
             if paths.len() == paths.capacity() {
-                paths.reserve_exact(paths.len() / 2);
+                paths.reserve_exact(paths.len() * 5 / 8 + 1);
             }
             paths.push(path);
             return;

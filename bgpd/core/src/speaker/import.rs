@@ -186,6 +186,10 @@ impl Speaker {
         }
         let eligible = self.rib.is_eligible(path);
         let (mut first, mut won, mut placed) = (Run::new(), Run::new(), Run::new());
+        // All slots are looked at before any is changed, so that waiting for memory is done once.
+        let table = K::table(&self.rib.tables);
+        let known = |slot: &u32| table.get(*slot).is_some_and(|(_, entry)| entry.paths.of(id).is_some());
+        let some_known = slots.iter().any(known);
         // Prefixes of one set have rivals of one set, mostly.
         let mut last: Option<(AttrSet, PeerId, Standing)> = None;
         for slot in slots.iter().copied() {
@@ -204,7 +208,12 @@ impl Speaker {
                     _ => self.rib.standing(entry, path),
                 };
                 // Where the peer had a path before, that one may have kept others out.
-                if standing == Standing::Unclear || paths.iter().any(|path| path.peer == id) {
+                // A prefix may be named twice.
+                let known = match some_known {
+                    true => paths.iter().any(|path| path.peer == id),
+                    false => paths.last().is_some_and(|path| path.peer == id),
+                };
+                if standing == Standing::Unclear || known {
                     others.push(slot);
                     continue;
                 }
