@@ -2,8 +2,6 @@
 //!
 //! Owner: the table. Pure.
 
-use thin_vec::ThinVec;
-
 use crate::attrs::AttrSet;
 use crate::event::PeerId;
 
@@ -12,14 +10,23 @@ pub(crate) const LOCAL: PeerId = PeerId(u32::MAX);
 /// Stands for "no path" where a prefix has no best one.
 pub(crate) const NOBODY: PeerId = PeerId(u32::MAX - 1);
 
-/// What import made of a path.
+/// What import, and the decision, made of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Import {
-    /// It takes part in the decision as far as its next hop is reachable.
-    Accepted,
     /// Kept to be shown, nothing else.
     Refused,
+    /// It takes part in the decision as far as its next hop is reachable.
+    Accepted,
+    /// It was accepted and won the last decision.
+    Best,
+}
+
+impl Import {
+    /// Whether it takes part in the decision.
+    pub(crate) fn is_accepted(self) -> bool {
+        self != Import::Refused
+    }
 }
 
 /// Number of a next hop in [`super::next_hop::NextHops`].
@@ -48,126 +55,229 @@ pub(crate) struct Path {
     pub(crate) next_hop: NextHopId,
     /// What accepted or refused it.
     pub(crate) rule: RuleId,
-    /// Whether it was accepted.
+    /// Whether it was accepted, and has won.
     pub(crate) import: Import,
     /// The peer's epoch when it was sent: a path of an earlier epoch is stale.
     pub(crate) epoch: u8,
 }
 
-/// The paths of a prefix, in order of arrival. One path, the usual case, needs no allocation of its own; several grow by
-/// five eighths of what they are.
-pub(crate) enum Paths {
-    None,
-    One(Path),
-    Many(ThinVec<Path>),
+/// How many paths one node holds: with what else is in it, it fills a block of the usual allocators.
+const NODE_PATHS: usize = 3;
+
+/// Some paths of a prefix.
+struct Node {
+    /// The older ones.
+    next: Option<Box<Node>>,
+    /// Who may have a path in here or in an older node, a bit for every 64th peer: who has none is mostly told so
+    /// without a look at the paths.
+    peers: u64,
+    /// Filled from the left.
+    paths: [Option<Path>; NODE_PATHS],
+}
+
+impl Drop for Node {
+    /// A prefix may have thousands of paths: not one in the other.
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some(mut node) = next {
+            next = node.next.take();
+        }
+    }
+}
+
+fn bit(peer: PeerId) -> u64 {
+    1 << (peer.0 % 64)
+}
+
+/// The paths of a prefix, the best one first if there is one, the others in no order. One path, the usual case, needs no
+/// allocation of its own; more of them are added to without moving any.
+#[derive(Default)]
+pub(crate) struct Paths {
+    first: Option<Path>,
+    /// Only the first node is not full.
+    more: Option<Box<Node>>,
 }
 
 impl Paths {
-    pub(crate) fn as_slice(&self) -> &[Path] {
-        match self {
-            Paths::None => &[],
-            Paths::One(path) => std::slice::from_ref(path),
-            Paths::Many(paths) => paths,
-        }
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Path> {
+        let nodes = std::iter::successors(self.more.as_deref(), |node| node.next.as_deref());
+        self.first.iter().chain(nodes.flat_map(|node| node.paths.iter().flatten()))
     }
 
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [Path] {
-        match self {
-            Paths::None => &mut [],
-            Paths::One(path) => std::slice::from_mut(path),
-            Paths::Many(paths) => paths,
-        }
-    }
-
+    /// Puts a path of a peer that has none.
     pub(crate) fn push(&mut self, path: Path) {
-        if let Paths::Many(paths) = self {
-            if paths.len() == paths.capacity() {
-                paths.reserve_exact(paths.len() * 5 / 8 + 1);
-            }
-            paths.push(path);
+        if self.first.is_none() {
+            self.first = Some(path);
             return;
         }
-        *self = match std::mem::replace(self, Paths::None) {
-            Paths::One(first) => {
-                let mut paths = ThinVec::with_capacity(2);
-                paths.extend([first, path]);
-                Paths::Many(paths)
-            }
-            Paths::None | Paths::Many(_) => Paths::One(path),
-        };
+        let peer = bit(path.peer);
+        if let Some(node) = &mut self.more
+            && let Some(free) = node.paths.iter_mut().find(|place| place.is_none())
+        {
+            *free = Some(path);
+            node.peers |= peer;
+            return;
+        }
+        let next = self.more.take();
+        let peers = peer | next.as_ref().map_or(0, |node| node.peers);
+        self.more = Some(Box::new(Node { next, peers, paths: [Some(path), None, None] }));
+    }
+
+    /// Whether the peer has a path.
+    pub(crate) fn has(&self, peer: PeerId) -> bool {
+        self.of(peer).is_some()
     }
 
     pub(crate) fn of(&self, peer: PeerId) -> Option<&Path> {
-        self.as_slice().iter().find(|path| path.peer == peer)
+        if let Some(first) = self.first.as_ref().filter(|path| path.peer == peer) {
+            return Some(first);
+        }
+        self.more.as_ref().filter(|node| node.peers & bit(peer) != 0)?;
+        self.iter().find(|path| path.peer == peer)
     }
 
     pub(crate) fn of_mut(&mut self, peer: PeerId) -> Option<&mut Path> {
-        self.as_mut_slice().iter_mut().find(|path| path.peer == peer)
+        if self.first.as_ref().is_some_and(|path| path.peer == peer) {
+            return self.first.as_mut();
+        }
+        let mut node = self.more.as_deref_mut().filter(|node| node.peers & bit(peer) != 0);
+        while let Some(Node { next, paths, .. }) = node {
+            if let Some(path) = paths.iter_mut().flatten().find(|path| path.peer == peer) {
+                return Some(path);
+            }
+            node = next.as_deref_mut();
+        }
+        None
+    }
+
+    /// Takes out the path that was added last.
+    fn pop(&mut self) -> Option<Path> {
+        let Some(node) = &mut self.more else { return self.first.take() };
+        let path = node.paths.iter_mut().rev().find_map(Option::take);
+        if node.paths[0].is_none() {
+            self.more = node.next.take();
+        }
+        path
     }
 
     pub(crate) fn remove(&mut self, peer: PeerId) -> Option<Path> {
-        let at = self.as_slice().iter().position(|path| path.peer == peer)?;
-        if let Paths::Many(paths) = self
-            && paths.len() > 2
-        {
-            return Some(paths.remove(at));
+        if !self.has(peer) {
+            return None;
         }
-        match std::mem::replace(self, Paths::None) {
-            Paths::None => None,
-            Paths::One(path) => Some(path),
-            Paths::Many(mut paths) => {
-                let path = paths.remove(at);
-                *self = paths.pop().map_or(Paths::None, Paths::One);
-                Some(path)
-            }
+        let last = self.pop()?;
+        if last.peer == peer {
+            return Some(last);
         }
+        let place = self.of_mut(peer)?;
+        let added = last.peer;
+        let path = std::mem::replace(place, last);
+        // Where the last one went, older nodes did not know its peer.
+        let mut node = self.more.as_deref_mut();
+        while let Some(Node { next, peers, .. }) = node {
+            *peers |= bit(added);
+            node = next.as_deref_mut();
+        }
+        Some(path)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        matches!(self, Paths::None)
+        self.first.is_none()
+    }
+
+    /// The path that won the last decision.
+    pub(crate) fn best(&self) -> Option<&Path> {
+        self.first.as_ref().filter(|path| path.import == Import::Best)
+    }
+
+    /// Whose path won the last decision, or [`NOBODY`].
+    pub(crate) fn best_peer(&self) -> PeerId {
+        self.best().map_or(NOBODY, |path| path.peer)
+    }
+
+    /// Marks the path that has won now; [`NOBODY`]: none.
+    pub(crate) fn set_best(&mut self, peer: PeerId) {
+        if let Some(first) = self.first.as_mut().filter(|first| first.import == Import::Best) {
+            first.import = Import::Accepted;
+        }
+        if self.first.as_ref().is_some_and(|first| first.peer != peer)
+            && let Some(path) = self.remove(peer)
+            && let Some(old) = self.first.replace(path)
+        {
+            self.push(old);
+        }
+        if let Some(first) = self.first.as_mut().filter(|first| first.peer == peer) {
+            first.import = Import::Best;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::net::Ipv4Addr;
 
     use causeway_bgp_wire::{Origin, PathAttributes};
+    use proptest::prelude::*;
 
     use super::*;
 
     #[test]
-    fn a_path_takes_24_bytes_and_so_do_the_paths_of_a_prefix() {
+    fn a_path_takes_24_bytes_and_the_paths_of_a_prefix_32() {
         assert_eq!(size_of::<Path>(), 24);
-        assert_eq!(size_of::<Paths>(), 24);
+        assert_eq!((size_of::<Paths>(), size_of::<Option<Paths>>()), (32, 32));
+        assert_eq!(size_of::<Node>(), 88);
     }
 
-    #[test]
-    fn paths_come_and_go() {
-        let attrs = AttrSet::single(&PathAttributes::new(Origin::Igp, Ipv4Addr::LOCALHOST.into()));
-        let path = |peer| Path {
+    fn path(peer: u32) -> Path {
+        Path {
+            attrs: AttrSet::single(&PathAttributes::new(Origin::Igp, Ipv4Addr::LOCALHOST.into())),
             peer: PeerId(peer),
             since: 0,
-            attrs: attrs.clone(),
             next_hop: NextHopId::NONE,
             rule: RuleId(0),
             import: Import::Accepted,
             epoch: 0,
-        };
-        let peers = |paths: &Paths| paths.as_slice().iter().map(|path| path.peer.0).collect::<Vec<_>>();
-        let mut paths = Paths::None;
-        assert!(paths.remove(PeerId(1)).is_none());
-        for peer in 1..=3 {
-            paths.push(path(peer));
         }
-        assert_eq!(peers(&paths), [1, 2, 3]);
-        assert_eq!(paths.remove(PeerId(2)).map(|path| path.peer), Some(PeerId(2)));
-        assert!(paths.remove(PeerId(2)).is_none());
-        assert_eq!(peers(&paths), [1, 3]);
-        assert!(paths.remove(PeerId(1)).is_some());
-        assert!(matches!(paths, Paths::One(_)));
-        assert!(paths.of(PeerId(3)).is_some() && paths.of(PeerId(1)).is_none());
-        assert!(paths.remove(PeerId(3)).is_some());
-        assert!(paths.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_plain_set(steps in proptest::collection::vec((0u8..4, 0u32..70), 0..200)) {
+            let (mut paths, mut plain, mut best) = (Paths::default(), BTreeSet::new(), NOBODY);
+            for (step, number) in steps {
+                let peer = PeerId(number);
+                match step {
+                    0 | 1 if !plain.contains(&peer) => {
+                        paths.push(path(number));
+                        plain.insert(peer);
+                    }
+                    2 => {
+                        prop_assert_eq!(paths.remove(peer).map(|path| path.peer), plain.take(&peer));
+                        if best == peer {
+                            best = NOBODY;
+                        }
+                    }
+                    _ => {
+                        best = if plain.contains(&peer) { peer } else { NOBODY };
+                        paths.set_best(peer);
+                    }
+                }
+                prop_assert_eq!(paths.best_peer(), best);
+                prop_assert_eq!(paths.is_empty(), plain.is_empty());
+                prop_assert_eq!(paths.iter().map(|path| path.peer).collect::<BTreeSet<_>>(), plain.clone());
+                prop_assert_eq!(paths.iter().count(), plain.len());
+                prop_assert!((0..70).all(|n| paths.has(PeerId(n)) == plain.contains(&PeerId(n))));
+                prop_assert!((0..70).all(|n| paths.of_mut(PeerId(n)).is_some() == plain.contains(&PeerId(n))));
+                let marked = paths.iter().filter(|path| path.import == Import::Best).count();
+                prop_assert_eq!(marked, usize::from(best != NOBODY));
+            }
+        }
+    }
+
+    #[test]
+    fn a_very_long_list_is_dropped() {
+        let mut paths = Paths::default();
+        (0..300_000).for_each(|number| paths.push(path(number)));
+        drop(paths);
     }
 }

@@ -19,22 +19,8 @@ use crate::attrs::Interner;
 use crate::event::PeerId;
 use crate::peer_map::PeerMap;
 
-/// What a table holds of a prefix.
-pub(crate) struct Entry {
-    /// Its paths, refused ones included.
-    pub(crate) paths: Paths,
-    /// Whose path is best, or [`NOBODY`].
-    pub(crate) best: PeerId,
-}
-
-impl Entry {
-    pub(crate) fn new() -> Self {
-        Entry { paths: Paths::None, best: NOBODY }
-    }
-}
-
 /// The table of a family.
-pub(crate) type Table<K> = Slots<K, Entry>;
+pub(crate) type Table<K> = Slots<K, Paths>;
 
 /// One table a family.
 pub(crate) struct Tables {
@@ -154,6 +140,11 @@ fn rank_of(path: &Path) -> Rank {
     rank(path.peer == LOCAL, path.attrs.facts())
 }
 
+/// The best path, where it is another peer's.
+fn rival<'a>(paths: &'a Paths, path: &Path) -> Option<&'a Path> {
+    paths.best().filter(|best| best.peer != path.peer)
+}
+
 impl Rib {
     pub(crate) fn new(resolve: bool) -> Self {
         Rib {
@@ -171,8 +162,8 @@ impl Rib {
     fn cost(&self, path: &Path) -> Option<u32> {
         match path.import {
             Import::Refused => None,
-            Import::Accepted if path.peer == LOCAL => Some(0),
-            Import::Accepted => self.next_hops.get(path.next_hop)?.cost(),
+            Import::Accepted | Import::Best if path.peer == LOCAL => Some(0),
+            Import::Accepted | Import::Best => self.next_hops.get(path.next_hop)?.cost(),
         }
     }
 
@@ -197,14 +188,15 @@ impl Rib {
     }
 
     /// Decides between the paths of a prefix.
-    pub(crate) fn decide(&self, paths: &[Path]) -> Decision {
+    pub(crate) fn decide(&self, paths: &Paths) -> Decision {
+        let paths: SmallVec<[&Path; USUAL_PATHS]> = paths.iter().collect();
         let mut next_hops = SmallVec::new();
         let mut add = |path: &Path| {
             if let Some(entry) = self.next_hops.get(path.next_hop) {
                 next_hops.push(entry.address);
             }
         };
-        let best = match paths {
+        let best = match paths.as_slice() {
             [] => NOBODY,
             [path] => match self.cost(path) {
                 Some(_) => {
@@ -215,10 +207,10 @@ impl Rib {
             },
             _ => {
                 let (mut eligible, mut candidates) = (Indices::new(), Candidates::new());
-                self.candidates(paths, &mut eligible, &mut candidates);
+                self.candidates(&paths, &mut eligible, &mut candidates);
                 match select(&candidates, self.max_paths) {
                     Some(selection) => {
-                        selection.equal.iter().for_each(|index| add(&paths[eligible[*index]]));
+                        selection.equal.iter().for_each(|index| add(paths[eligible[*index]]));
                         paths[eligible[selection.best]].peer
                     }
                     None => NOBODY,
@@ -235,8 +227,8 @@ impl Rib {
     /// Whether a path that went could not have won, nor kept another from winning: then the decision stands.
     ///
     /// So it is where it ranked below the best before anything that only compares some of the paths (MED).
-    pub(crate) fn is_beaten(&self, entry: &Entry, path: &Path) -> bool {
-        let Some(best) = self.rival(entry, path) else { return false };
+    pub(crate) fn is_beaten(&self, paths: &Paths, path: &Path) -> bool {
+        let Some(best) = rival(paths, path) else { return false };
         self.cost(path).is_none() || rank_of(path) > rank_of(best)
     }
 
@@ -245,8 +237,8 @@ impl Rib {
     /// MED is compared among paths of one neighbour only, so a path may beat the best one and yet be beaten by a third
     /// that does not. One with the lowest MED there is, none, is beaten by nobody for it; and the best path, not beaten by
     /// the new one for it, stays what it was to all others.
-    pub(crate) fn standing(&self, entry: &Entry, path: &Path) -> Standing {
-        let Some(best) = self.rival(entry, path) else { return Standing::Unclear };
+    pub(crate) fn standing(&self, paths: &Paths, path: &Path) -> Standing {
+        let Some(best) = rival(paths, path) else { return Standing::Unclear };
         if self.cost(path).is_none() {
             return Standing::Beaten;
         }
@@ -269,13 +261,8 @@ impl Rib {
         }
     }
 
-    /// The best path, where it is another peer's.
-    fn rival<'a>(&self, entry: &'a Entry, path: &Path) -> Option<&'a Path> {
-        if entry.best == NOBODY || entry.best == path.peer { None } else { entry.paths.of(entry.best) }
-    }
-
     /// The eligible paths, and where each of them stands among all.
-    fn candidates(&self, paths: &[Path], eligible: &mut Indices, candidates: &mut Candidates) {
+    fn candidates(&self, paths: &[&Path], eligible: &mut Indices, candidates: &mut Candidates) {
         for (index, path) in paths.iter().enumerate() {
             if let Some(candidate) = self.candidate(path) {
                 eligible.push(index);
@@ -285,12 +272,12 @@ impl Rib {
     }
 
     /// For each path: whether it is among the equal ones that are installed, and why it won or lost.
-    pub(crate) fn reasons(&self, paths: &[Path]) -> Vec<(bool, String)> {
+    pub(crate) fn reasons(&self, paths: &[&Path]) -> Vec<(bool, String)> {
         let mut reasons: Vec<(bool, String)> = paths
             .iter()
             .map(|path| match path.import {
                 Import::Refused => (false, format!("refused: {}", self.rules.name(path.rule))),
-                Import::Accepted => {
+                Import::Accepted | Import::Best => {
                     let why = self.next_hops.get(path.next_hop).and_then(|entry| entry.why_not());
                     (false, why.unwrap_or_default())
                 }
@@ -318,12 +305,9 @@ impl Rib {
         }
     }
 
-    /// The best path of an entry, as its last decision has it.
-    pub(crate) fn best_of(&self, entry: &Entry) -> Option<BestPath> {
-        if entry.best == NOBODY {
-            return None;
-        }
-        let path = entry.paths.of(entry.best)?;
+    /// The best path of a prefix, as its last decision has it.
+    pub(crate) fn best_of(&self, paths: &Paths) -> Option<BestPath> {
+        let path = paths.best()?;
         Some(BestPath { attrs: path.attrs.clone(), source: self.source(path)? })
     }
 }
@@ -333,8 +317,8 @@ impl LocRib for Rib {
         for_family!(family, K => {
             let table = K::table(&self.tables);
             for slot in slots.start..slots.end.min(table.end()) {
-                if let Some((key, entry)) = table.get(slot)
-                    && let Some(best) = self.best_of(entry)
+                if let Some((key, paths)) = table.get(slot)
+                    && let Some(best) = self.best_of(paths)
                 {
                     f(slot, key.into(), &best);
                 }

@@ -19,9 +19,9 @@ use crate::event::{LogLevel, Output, PeerId, RefreshKind};
 use crate::policy::{ImportPolicy, PolicyContext};
 use crate::rib::SessionKind;
 use crate::rib::next_hop::{NextHops, Watch};
-use crate::rib::path::{Import, LOCAL, NOBODY, NextHopId, Path};
+use crate::rib::path::{Import, LOCAL, NOBODY, NextHopId, Path, Paths};
 use crate::rib::rules::{Check, RuleNames};
-use crate::rib::tables::{Decision, Entry, Standing, Tabled};
+use crate::rib::tables::{Decision, Standing, Tabled};
 use crate::updates::{Part, Prefixes, Updates};
 
 /// Stale paths of a refresh that was begun and never ended go after this long (RFC 7313 §4).
@@ -152,7 +152,7 @@ impl Speaker {
         let Some(incoming) = self.incoming(from, K::FAMILY, since, received) else { return };
         let incoming = &incoming;
         let table = K::table_mut(&mut self.rib.tables);
-        let find = |key: &K| (*key, table.find_or_insert_with(*key, Entry::new));
+        let find = |key: &K| (*key, table.find_or_insert_with(*key, Paths::default));
         let slots: SmallVec<[(K, u32); 32]> = list.iter().map(find).collect();
         let uniform = incoming.check.is_some() || from.policy.is_uniform(K::FAMILY);
         let Some((first, _)) = slots.first() else { return };
@@ -186,34 +186,27 @@ impl Speaker {
         }
         let eligible = self.rib.is_eligible(path);
         let (mut first, mut won, mut placed) = (Run::new(), Run::new(), Run::new());
-        // All slots are looked at before any is changed, so that waiting for memory is done once.
-        let table = K::table(&self.rib.tables);
-        let known = |slot: &u32| table.get(*slot).is_some_and(|(_, entry)| entry.paths.of(id).is_some());
-        let some_known = slots.iter().any(known);
         // Prefixes of one set have rivals of one set, mostly.
         let mut last: Option<(AttrSet, PeerId, Standing)> = None;
+        let import_of_first = if eligible { Import::Best } else { path.import };
         for slot in slots.iter().copied() {
-            let Some((_, entry)) = K::table(&self.rib.tables).get(slot) else { continue };
-            if entry.paths.is_empty() && entry.best == NOBODY {
+            let Some((_, paths)) = K::table(&self.rib.tables).get(slot) else { continue };
+            let mut import = path.import;
+            if paths.is_empty() {
                 first.push(slot);
+                import = import_of_first;
             } else {
-                let paths = entry.paths.as_slice();
-                let rival = paths.iter().find(|path| path.peer == entry.best);
+                let rival = paths.best();
                 let standing = match (&last, rival) {
                     (Some((attrs, peer, standing)), Some(rival))
                         if rival.peer == *peer && rival.attrs == *attrs =>
                     {
                         *standing
                     }
-                    _ => self.rib.standing(entry, path),
+                    _ => self.rib.standing(paths, path),
                 };
                 // Where the peer had a path before, that one may have kept others out.
-                // A prefix may be named twice.
-                let known = match some_known {
-                    true => paths.iter().any(|path| path.peer == id),
-                    false => paths.last().is_some_and(|path| path.peer == id),
-                };
-                if standing == Standing::Unclear || known {
+                if standing == Standing::Unclear || paths.has(id) {
                     others.push(slot);
                     continue;
                 }
@@ -223,11 +216,8 @@ impl Speaker {
                 }
             }
             placed.push(slot);
-            if let Some(entry) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
-                entry.paths.push(path.clone());
-                if eligible && entry.best == NOBODY {
-                    entry.best = id;
-                }
+            if let Some(paths) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
+                paths.push(Path { import, ..path.clone() });
             }
         }
         if !placed.is_empty() {
@@ -240,7 +230,8 @@ impl Speaker {
         let next_hop = self.rib.next_hops.get(path.next_hop).map(|entry| entry.address);
         for slot in won {
             let decision = Decision { best: id, next_hops: next_hop.into_iter().collect() };
-            self.decided::<K>(slot, Some(id), decision);
+            let old = K::table(&self.rib.tables).get(slot).map_or(NOBODY, |(_, paths)| paths.best_peer());
+            self.decided::<K>(slot, Some(id), old, decision);
         }
         others
     }
@@ -252,17 +243,13 @@ impl Speaker {
         let count = slots.len() as u32;
         if let Some(peer) = self.peers.get_mut(&id) {
             let counts = &mut peer.families[family];
-            counts.accepted += count * u32::from(path.import == Import::Accepted);
+            counts.accepted += count * u32::from(path.import.is_accepted());
             counts.fresh += count * u32::from(path.epoch == counts.epoch);
-            counts
-                .slots
-                .extend(slots, |slot| table.get(slot).is_some_and(|(_, entry)| entry.paths.of(id).is_some()));
+            counts.slots.extend(slots, |slot| table.get(slot).is_some_and(|(_, paths)| paths.has(id)));
         }
         if let Some(used) = self.rib.next_hops.entry_mut(next_hop) {
             used.users[family].extend(slots, |slot| {
-                table.get(slot).is_some_and(|(_, entry)| {
-                    entry.paths.as_slice().iter().any(|path| path.next_hop == next_hop)
-                })
+                table.get(slot).is_some_and(|(_, paths)| paths.iter().any(|path| path.next_hop == next_hop))
             });
         }
     }
@@ -277,7 +264,7 @@ impl Speaker {
             }
         }
         let entry = slots.first().and_then(|slot| K::table(&self.rib.tables).get(*slot));
-        if let Some(best) = entry.and_then(|(_, entry)| self.rib.best_of(entry)) {
+        if let Some(best) = entry.and_then(|(_, paths)| self.rib.best_of(paths)) {
             self.export.routes_added(K::FAMILY, slots, &best, &self.rib);
         }
     }
@@ -321,13 +308,15 @@ impl Speaker {
     fn place<K: Tabled>(&mut self, slot: u32, path: Path) {
         let id = path.peer;
         let family = K::FAMILY.index();
-        let (next_hop, epoch, accepted) = (path.next_hop, path.epoch, path.import == Import::Accepted);
-        let Some(entry) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
-        let old = match entry.paths.of_mut(id) {
+        let (next_hop, epoch, accepted) = (path.next_hop, path.epoch, path.import.is_accepted());
+        let Some(paths) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
+        let best = paths.best_peer();
+        let old = match paths.of_mut(id) {
             Some(old) => {
-                let was = (old.next_hop, old.epoch, old.import == Import::Accepted);
+                let was = (old.next_hop, old.epoch, old.import.is_accepted());
                 if old.attrs == path.attrs
-                    && (old.import, old.rule, old.next_hop) == (path.import, path.rule, path.next_hop)
+                    && was.2 == accepted
+                    && (old.rule, old.next_hop) == (path.rule, path.next_hop)
                 {
                     old.epoch = epoch;
                     if let Some(peer) = self.peers.get_mut(&id)
@@ -341,7 +330,7 @@ impl Speaker {
                 Some(was)
             }
             None => {
-                entry.paths.push(path);
+                paths.push(path);
                 None
             }
         };
@@ -353,9 +342,7 @@ impl Speaker {
             match old {
                 None => {
                     let table = K::table(&self.rib.tables);
-                    counts.slots.add(slot, |slot| {
-                        table.get(slot).is_some_and(|(_, entry)| entry.paths.of(id).is_some())
-                    });
+                    counts.slots.add(slot, |slot| table.get(slot).is_some_and(|(_, paths)| paths.has(id)));
                 }
                 Some((_, epoch, accepted)) => {
                     counts.accepted -= u32::from(accepted);
@@ -368,14 +355,14 @@ impl Speaker {
             let table = K::table(&self.rib.tables);
             if let Some(used) = self.rib.next_hops.entry_mut(next_hop) {
                 used.users[family].add(slot, |slot| {
-                    table.get(slot).is_some_and(|(_, entry)| {
-                        entry.paths.as_slice().iter().any(|path| path.next_hop == next_hop)
-                    })
+                    table
+                        .get(slot)
+                        .is_some_and(|(_, paths)| paths.iter().any(|path| path.next_hop == next_hop))
                 });
             }
             self.leave_next_hop(old_next_hop, K::FAMILY);
         }
-        self.decide::<K>(slot, Some(id));
+        self.decide::<K>(slot, Some(id), best);
     }
 
     fn next_hop(&mut self, address: IpAddr) -> NextHopId {
@@ -417,32 +404,33 @@ impl Speaker {
     ) {
         let family = K::FAMILY.index();
         let epoch = self.peers.get(&id).map_or(0, |peer| peer.families[family].epoch);
-        let Some(entry) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
-        if !entry.paths.of(id).is_some_and(|path| condition(path, epoch)) {
+        let Some(paths) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
+        if !paths.of(id).is_some_and(|path| condition(path, epoch)) {
             return;
         }
-        let Some(path) = entry.paths.remove(id) else { return };
+        let best = paths.best_peer();
+        let Some(path) = paths.remove(id) else { return };
         if let Some(peer) = self.peers.get_mut(&id) {
             let counts = &mut peer.families[family];
             counts.slots.removed();
-            counts.accepted -= u32::from(path.import == Import::Accepted);
+            counts.accepted -= u32::from(path.import.is_accepted());
             counts.fresh = counts.fresh.saturating_sub(u32::from(path.epoch == epoch));
         }
         let beaten = K::table(&self.rib.tables)
             .get(slot)
-            .is_some_and(|(_, entry)| !self.deferred[family] && self.rib.is_beaten(entry, &path));
+            .is_some_and(|(_, paths)| !self.deferred[family] && self.rib.is_beaten(paths, &path));
         self.leave_next_hop(path.next_hop, K::FAMILY);
         if beaten {
             self.decisions += 1;
         } else {
-            self.decide::<K>(slot, Some(id));
+            self.decide::<K>(slot, Some(id), best);
         }
     }
 
     /// Judges the path of a peer anew from what was received.
     pub(super) fn reimport<K: Tabled>(&mut self, slot: u32, id: PeerId) {
-        let Some((key, entry)) = K::table(&self.rib.tables).get(slot) else { return };
-        let Some(path) = entry.paths.of(id) else { return };
+        let Some((key, paths)) = K::table(&self.rib.tables).get(slot) else { return };
+        let Some(path) = paths.of(id) else { return };
         let (received, since, epoch) = (path.attrs.received().clone(), path.since, path.epoch);
         let Some(from) = self.sender(id) else { return };
         if let Some(incoming) = self.incoming(&from, K::FAMILY, since, received) {
@@ -454,7 +442,7 @@ impl Speaker {
     /// Puts an own path into the table.
     pub(super) fn originate<K: Tabled>(&mut self, key: K, attributes: &PathAttributes, check: Check) {
         let attrs = self.rib.interner.intern(attributes);
-        let slot = K::table_mut(&mut self.rib.tables).find_or_insert_with(key, Entry::new);
+        let slot = K::table_mut(&mut self.rib.tables).find_or_insert_with(key, Paths::default);
         self.place::<K>(
             slot,
             Path {
@@ -469,24 +457,31 @@ impl Speaker {
         );
     }
 
+    /// Decides a prefix anew, as [`Speaker::decide`] does, where the paths are what they were.
+    pub(super) fn decide_again<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>) {
+        if let Some((_, paths)) = K::table(&self.rib.tables).get(slot) {
+            self.decide::<K>(slot, touched, paths.best_peer());
+        }
+    }
+
     /// Decides a prefix anew and tells export and the FIB. `touched` is whose path changed: where that one stays
-    /// best, export hears of it all the same.
-    pub(super) fn decide<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>) {
-        let Some((_, entry)) = K::table(&self.rib.tables).get(slot) else { return };
+    /// best, export hears of it all the same. `old` was the best one before.
+    fn decide<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>, old: PeerId) {
+        let Some((_, paths)) = K::table(&self.rib.tables).get(slot) else { return };
         if self.deferred[K::FAMILY.index()] {
-            if entry.paths.is_empty() && !self.export.holds(K::FAMILY, slot) {
+            if paths.is_empty() && !self.export.holds(K::FAMILY, slot) {
                 K::table_mut(&mut self.rib.tables).remove(slot);
             }
             return;
         }
         self.decisions += 1;
-        let decision = self.rib.decide(entry.paths.as_slice());
-        self.decided::<K>(slot, touched, decision);
+        let decision = self.rib.decide(paths);
+        self.decided::<K>(slot, touched, old, decision);
     }
 
-    fn decided<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>, decision: Decision) {
-        let Some((key, entry)) = K::table(&self.rib.tables).get(slot) else { return };
-        let (old, gone) = (entry.best, entry.paths.is_empty());
+    fn decided<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>, old: PeerId, decision: Decision) {
+        let Some((key, paths)) = K::table(&self.rib.tables).get(slot) else { return };
+        let gone = paths.is_empty();
         let prefix: Prefix = key.into();
         if self.mode.fib && (old != NOBODY || decision.best != NOBODY) {
             if decision.next_hops.is_empty() {
@@ -500,10 +495,10 @@ impl Speaker {
             let best = &mut self.best[K::FAMILY.index()];
             *best += u64::from(decision.best != NOBODY);
             *best -= u64::from(old != NOBODY);
-            if let Some(entry) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
-                entry.best = decision.best;
+            if let Some(paths) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
+                paths.set_best(decision.best);
             }
-            let best = K::table(&self.rib.tables).get(slot).and_then(|(_, entry)| self.rib.best_of(entry));
+            let best = K::table(&self.rib.tables).get(slot).and_then(|(_, paths)| self.rib.best_of(paths));
             self.export.route_changed(slot, prefix, best.as_ref());
         }
         if gone && !self.export.holds(K::FAMILY, slot) {

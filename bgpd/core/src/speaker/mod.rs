@@ -240,7 +240,7 @@ impl Speaker {
         while let Some((family, slot)) = self.export.poll_released() {
             for_family!(family, K => {
                 let table = K::table_mut(&mut self.rib.tables);
-                if table.get(slot).is_some_and(|(_, entry)| entry.paths.is_empty())
+                if table.get(slot).is_some_and(|(_, paths)| paths.is_empty())
                     && !self.export.holds(family, slot)
                 {
                     table.remove(slot);

@@ -13,8 +13,8 @@ use super::query::{
 };
 use super::{Peer, Speaker};
 use crate::event::{NextHopState, PeerId};
-use crate::rib::path::{Import, LOCAL, NOBODY, Path};
-use crate::rib::tables::{Entry, Tabled, for_family};
+use crate::rib::path::{Import, LOCAL, Path, Paths};
+use crate::rib::tables::{Tabled, for_family};
 
 impl Query {
     fn wants(&self, prefix: &Prefix) -> bool {
@@ -112,8 +112,8 @@ impl Speaker {
         for_family!(prefix.family(), K => {
             let table = K::table(&self.rib.tables);
             let key = <K as causeway_bgp_wire::PrefixKey>::from_prefix(prefix);
-            if let Some((key, entry)) = key.and_then(|key| table.find(&key)).and_then(|slot| table.get(slot)) {
-                self.rows(query, key, entry, rows);
+            if let Some((key, paths)) = key.and_then(|key| table.find(&key)).and_then(|slot| table.get(slot)) {
+                self.rows(query, key, paths, rows);
             }
         });
     }
@@ -133,10 +133,10 @@ impl Speaker {
             };
             cursor.position += 1;
             *left -= 1;
-            if let Some((key, entry)) = table.get(slot)
+            if let Some((key, paths)) = table.get(slot)
                 && query.wants(&key.into())
             {
-                self.rows(query, key, entry, rows);
+                self.rows(query, key, paths, rows);
             }
         }
         true
@@ -189,24 +189,24 @@ impl Speaker {
         for_family!(prefix.family(), K => {
             let table = K::table(&self.rib.tables);
             let key = <K as causeway_bgp_wire::PrefixKey>::from_prefix(*prefix);
-            if let Some((key, entry)) = key.and_then(|key| table.find(&key)).and_then(|slot| table.get(slot)) {
-                self.rows_of(&query, key, entry, |_| true, &mut rows);
+            if let Some((key, paths)) = key.and_then(|key| table.find(&key)).and_then(|slot| table.get(slot)) {
+                self.rows_of(&query, key, paths, |_| true, &mut rows);
             }
         });
         rows.sort_by_key(|row: &RouteView| (!row.best, !row.multipath, !row.accepted));
         rows
     }
 
-    fn rows<K: Tabled>(&self, query: &Query, key: K, entry: &Entry, rows: &mut Vec<RouteView>) {
+    fn rows<K: Tabled>(&self, query: &Query, key: K, paths: &Paths, rows: &mut Vec<RouteView>) {
         let wanted = |path: &Path| {
             query.peer.is_none_or(|peer| peer == path.peer)
                 && match query.direction {
-                    Direction::Best => entry.best != NOBODY && path.peer == entry.best,
+                    Direction::Best => path.import == Import::Best,
                     _ => path.peer != LOCAL,
                 }
         };
-        if entry.paths.as_slice().iter().any(wanted) {
-            self.rows_of(query, key, entry, wanted, rows);
+        if paths.iter().any(wanted) {
+            self.rows_of(query, key, paths, wanted, rows);
         }
     }
 
@@ -214,20 +214,20 @@ impl Speaker {
         &self,
         query: &Query,
         key: K,
-        entry: &Entry,
+        paths: &Paths,
         wanted: impl Fn(&Path) -> bool,
         rows: &mut Vec<RouteView>,
     ) {
         let prefix: Prefix = key.into();
-        let paths = entry.paths.as_slice();
+        let paths: Vec<&Path> = paths.iter().collect();
         let deferred = self.deferred[K::FAMILY.index()];
         let fib = if self.mode.fib { self.fib.status_of(&prefix) } else { None };
-        for (path, (multipath, reason)) in paths.iter().zip(self.rib.reasons(paths)) {
+        for (path, (multipath, reason)) in paths.iter().copied().zip(self.rib.reasons(&paths)) {
             if !wanted(path) {
                 continue;
             }
             let facts = self.rib.peers.get(&path.peer);
-            let best = path.peer == entry.best && entry.best != NOBODY;
+            let best = path.import == Import::Best;
             let epoch = self.peers.get(&path.peer).map(|peer| peer.families[K::FAMILY.index()].epoch);
             rows.push(RouteView {
                 prefix,
@@ -236,7 +236,7 @@ impl Speaker {
                 peer_address: facts.map(|facts| facts.address),
                 peer_as: facts.map(|facts| facts.remote_as),
                 attrs: path.attrs.unpack(),
-                accepted: path.import == Import::Accepted,
+                accepted: path.import.is_accepted(),
                 rule: self.rib.rules.name(path.rule),
                 best,
                 multipath: multipath && !deferred,

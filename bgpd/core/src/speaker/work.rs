@@ -158,7 +158,7 @@ impl Speaker {
                     self.take_out::<K>(slot, peer, |path, epoch| path.epoch != epoch);
                 }
                 Task::Reimport(peer) => self.reimport::<K>(slot, peer),
-                Task::Decide(touched) => self.decide::<K>(slot, touched),
+                Task::Decide(touched) => self.decide_again::<K>(slot, touched),
             }
         }
         false
