@@ -88,15 +88,15 @@ pub fn main(args: SpeakerArgs, role: Role) -> ExitCode {
     }
 }
 
-/// The main thread is the speaker's, and there is a worker thread for the peers on every core, since the speaker is not
-/// always busy. With one core the main thread does everything: nothing passes from thread to thread.
+/// The main thread is the speaker's, and there is a worker thread for the peers on every other core. With one core the
+/// main thread does everything: nothing passes from thread to thread.
 fn runtime() -> io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = match cores {
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),
     };
-    builder.worker_threads(cores).enable_all().build()
+    builder.worker_threads(cores.saturating_sub(1).max(1)).enable_all().build()
 }
 
 async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {

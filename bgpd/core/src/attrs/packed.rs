@@ -4,6 +4,7 @@
 //! value of it where policy, rewriting or a reader wants one. The octets are of this speaker's own making, never read
 //! from the network: next hop, AS_PATH as RFC 4271 §4.3 has it, then each optional attribute that is there.
 
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use causeway_bgp_wire::{
@@ -32,7 +33,7 @@ mod present {
 }
 
 /// What the decision and export look at of every path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     med: u32,
     local_pref: u32,
@@ -47,6 +48,17 @@ pub struct Facts {
     origin: Origin,
     /// See [`super::AttrSet::is_finished`].
     pub(super) finished: bool,
+}
+
+impl Hash for Facts {
+    /// All that does not follow from the octets, in few steps: this is done for every UPDATE.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        state.write_u64(pair(self.med, self.local_pref));
+        state.write_u64(pair(self.originator_id, self.as_path_octets));
+        let flags = u32::from(self.finished) << 8 | self.origin as u32;
+        state.write_u64(pair(flags, u32::from(self.present) << 16 | u32::from(self.cluster_list)));
+    }
 }
 
 impl Facts {

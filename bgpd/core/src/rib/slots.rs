@@ -13,49 +13,67 @@ use hashbrown::HashTable;
 /// Slots of one chunk.
 const CHUNK: usize = 4096;
 
+/// So many neighbours of one length are looked for in one place of the index: tables are full of them, and they come in a
+/// row.
+const NEIGHBOURS_BITS: u32 = 4;
+
+/// What a key is hashed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// What neighbours have in common.
+    near: (u64, u64),
+    /// Which of them it is.
+    which: u64,
+}
+
+impl Place {
+    /// The `number`th prefix of a length.
+    fn new(number: u128, len: u8) -> Self {
+        let near = number >> NEIGHBOURS_BITS;
+        // A length takes the place of bits that are shifted out, so it takes nothing from the number.
+        let high = ((near >> 64) as u64) | u64::from(len) << (64 - 8);
+        Place { near: (near as u64, high), which: number as u64 & ((1 << NEIGHBOURS_BITS) - 1) }
+    }
+}
+
 /// What has a slot.
 pub(crate) trait SlotKey: Copy + Eq {
-    /// What it is hashed by: a number whose lowest bits tell neighbours apart, and the rest of it.
-    fn place(&self) -> (u128, u8);
+    fn place(&self) -> Place;
 }
 
 impl SlotKey for Ipv4Prefix {
-    fn place(&self) -> (u128, u8) {
+    fn place(&self) -> Place {
         let len = self.prefix_len();
-        (u128::from(self.bits().checked_shr(32 - u32::from(len)).unwrap_or(0)), len)
+        let number = u64::from(self.bits().checked_shr(32 - u32::from(len)).unwrap_or(0));
+        let which = number & ((1 << NEIGHBOURS_BITS) - 1);
+        Place { near: (number >> NEIGHBOURS_BITS | u64::from(len) << 40, 0), which }
     }
 }
 
 impl SlotKey for Ipv6Prefix {
-    fn place(&self) -> (u128, u8) {
+    fn place(&self) -> Place {
         let len = self.prefix_len();
-        (self.bits().checked_shr(128 - u32::from(len)).unwrap_or(0), len)
+        Place::new(self.bits().checked_shr(128 - u32::from(len)).unwrap_or(0), len)
     }
 }
 
 impl SlotKey for Prefix {
-    fn place(&self) -> (u128, u8) {
+    fn place(&self) -> Place {
         match self {
             Prefix::V4(prefix) => prefix.place(),
-            // No IPv4 prefix is that long.
-            Prefix::V6(prefix) => (prefix.place().0, 128 + prefix.place().1),
+            Prefix::V6(prefix) => prefix.place(),
         }
     }
 }
-
-/// Neighbours of one length, so many of them, are looked for in one place of the index: tables are full of them, and
-/// they come in a row.
-const NEIGHBOURS: u128 = 16;
 
 /// Hashes so that neighbours lie side by side. The hash table takes the place from the lower bits and tells keys in
 /// one place apart by the highest ones.
 fn hash(hasher: &RandomState, key: &impl SlotKey) -> u64 {
     const APART: u64 = 0xff << 56;
-    let (number, len) = key.place();
-    let near = hasher.hash_one(((number / NEIGHBOURS) as u64, ((number / NEIGHBOURS) >> 64) as u64, len));
-    let low = (number % NEIGHBOURS) as u64;
-    let apart = (near ^ low.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & APART;
-    (near.wrapping_add(low) & !APART) | apart
+    let Place { near, which } = key.place();
+    let near = if near.1 == 0 { hasher.hash_one(near.0) } else { hasher.hash_one(near) };
+    let apart = (near ^ which.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & APART;
+    (near.wrapping_add(which) & !APART) | apart
 }
 
 /// Which key has which slot.
@@ -229,8 +247,8 @@ mod tests {
     use super::*;
 
     impl SlotKey for u32 {
-        fn place(&self) -> (u128, u8) {
-            (u128::from(*self), 0)
+        fn place(&self) -> Place {
+            Place::new(u128::from(*self), 0)
         }
     }
 
@@ -244,10 +262,19 @@ mod tests {
         assert_eq!(tags.len(), 16);
         let place = |hash: u64| hash & 0xffff;
         assert!(hashes.iter().all(|hash| place(hash.wrapping_sub(hashes[0])) < 16));
-        assert_eq!("10.1.2.0/24".parse::<Ipv4Prefix>().unwrap().place(), (0x0a_01_02, 24));
-        assert_eq!((Ipv4Prefix::DEFAULT.place(), Ipv6Prefix::DEFAULT.place()), ((0, 0), (0, 0)));
-        let (v4, v6) = (Prefix::from(Ipv4Prefix::DEFAULT), Prefix::from(Ipv6Prefix::DEFAULT));
-        assert_ne!(v4.place(), v6.place());
+    }
+
+    proptest! {
+        #[test]
+        fn unlike_prefixes_have_unlike_places(a: (u128, u8), b: (u128, u8)) {
+            let v6 = |(bits, len): (u128, u8)| Ipv6Prefix::from_bits(bits, len % 129).unwrap();
+            prop_assert_eq!(v6(a).place() == v6(b).place(), v6(a) == v6(b));
+            let v4 = |(bits, len): (u128, u8)| Ipv4Prefix::from_bits(bits as u32, len % 33).unwrap();
+            prop_assert_eq!(v4(a).place() == v4(b).place(), v4(a) == v4(b));
+            // The other half of the prefix that contains both.
+            let beside = Ipv4Prefix::from_bits(v4(a).bits() ^ 1u32.checked_shl(32 - u32::from(v4(a).prefix_len())).unwrap_or(0), v4(a).prefix_len()).unwrap();
+            prop_assert_eq!(v4(a).place().near, beside.place().near);
+        }
     }
 
     #[test]
