@@ -2,6 +2,9 @@
 //!
 //! Owner: the table. Pure.
 
+use std::ops::Deref;
+use std::rc::Rc;
+
 use crate::attrs::AttrSet;
 use crate::event::PeerId;
 
@@ -10,7 +13,7 @@ pub(crate) const LOCAL: PeerId = PeerId(u32::MAX);
 /// Stands for "no path" where a prefix has no best one.
 pub(crate) const NOBODY: PeerId = PeerId(u32::MAX - 1);
 
-/// What import, and the decision, made of a path.
+/// What import made of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Import {
@@ -18,14 +21,12 @@ pub(crate) enum Import {
     Refused,
     /// It takes part in the decision as far as its next hop is reachable.
     Accepted,
-    /// It was accepted and won the last decision.
-    Best,
 }
 
 impl Import {
     /// Whether it takes part in the decision.
     pub(crate) fn is_accepted(self) -> bool {
-        self != Import::Refused
+        self == Import::Accepted
     }
 }
 
@@ -42,9 +43,9 @@ impl NextHopId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RuleId(pub(crate) u16);
 
-/// A path.
-#[derive(Clone, Debug)]
-pub(crate) struct Path {
+/// What a peer said of some prefixes, and what import made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Announced {
     /// Attributes after import policy; they know those received.
     pub(crate) attrs: AttrSet,
     /// Who sent it, or [`LOCAL`].
@@ -55,14 +56,47 @@ pub(crate) struct Path {
     pub(crate) next_hop: NextHopId,
     /// What accepted or refused it.
     pub(crate) rule: RuleId,
-    /// Whether it was accepted, and has won.
+    /// Whether it was accepted.
     pub(crate) import: Import,
     /// The peer's epoch when it was sent: a path of an earlier epoch is stale.
     pub(crate) epoch: u8,
 }
 
+/// A path: a handle to what was announced, which the paths of all prefixes of an announcement share.
+#[derive(Clone, Debug)]
+pub(crate) struct Path(Rc<Announced>);
+
+impl Deref for Path {
+    type Target = Announced;
+
+    fn deref(&self) -> &Announced {
+        &self.0
+    }
+}
+
+/// Makes paths, and equal ones of those that come in a row one.
+#[derive(Default)]
+pub(crate) struct PathMaker {
+    last: Option<Path>,
+}
+
+impl PathMaker {
+    /// The path of this.
+    pub(crate) fn path(&mut self, announced: Announced) -> Path {
+        match &self.last {
+            Some(last) if **last == announced => last.clone(),
+            _ => self.last.insert(Path(Rc::new(announced))).clone(),
+        }
+    }
+
+    /// Forgets the last one, which may be the last user of its attributes.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
+    }
+}
+
 /// How many paths one node holds: with what else is in it, it fills a block of the usual allocators.
-const NODE_PATHS: usize = 3;
+const NODE_PATHS: usize = 9;
 
 /// Some paths of a prefix.
 struct Node {
@@ -96,6 +130,8 @@ pub(crate) struct Paths {
     first: Option<Path>,
     /// Only the first node is not full.
     more: Option<Box<Node>>,
+    /// The first path won the last decision.
+    decided: bool,
 }
 
 impl Paths {
@@ -120,7 +156,9 @@ impl Paths {
         }
         let next = self.more.take();
         let peers = peer | next.as_ref().map_or(0, |node| node.peers);
-        self.more = Some(Box::new(Node { next, peers, paths: [Some(path), None, None] }));
+        let mut paths = [const { None }; NODE_PATHS];
+        paths[0] = Some(path);
+        self.more = Some(Box::new(Node { next, peers, paths }));
     }
 
     /// Whether the peer has a path.
@@ -164,6 +202,7 @@ impl Paths {
         if !self.has(peer) {
             return None;
         }
+        self.decided &= self.first.as_ref().is_some_and(|first| first.peer != peer);
         let last = self.pop()?;
         if last.peer == peer {
             return Some(last);
@@ -186,7 +225,7 @@ impl Paths {
 
     /// The path that won the last decision.
     pub(crate) fn best(&self) -> Option<&Path> {
-        self.first.as_ref().filter(|path| path.import == Import::Best)
+        self.first.as_ref().filter(|_| self.decided)
     }
 
     /// Whose path won the last decision, or [`NOBODY`].
@@ -194,20 +233,15 @@ impl Paths {
         self.best().map_or(NOBODY, |path| path.peer)
     }
 
-    /// Marks the path that has won now; [`NOBODY`]: none.
+    /// Puts the path first that has won now; [`NOBODY`]: none has.
     pub(crate) fn set_best(&mut self, peer: PeerId) {
-        if let Some(first) = self.first.as_mut().filter(|first| first.import == Import::Best) {
-            first.import = Import::Accepted;
-        }
         if self.first.as_ref().is_some_and(|first| first.peer != peer)
             && let Some(path) = self.remove(peer)
             && let Some(old) = self.first.replace(path)
         {
             self.push(old);
         }
-        if let Some(first) = self.first.as_mut().filter(|first| first.peer == peer) {
-            first.import = Import::Best;
-        }
+        self.decided = self.first.as_ref().is_some_and(|first| first.peer == peer);
     }
 }
 
@@ -222,14 +256,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_takes_24_bytes_and_the_paths_of_a_prefix_32() {
-        assert_eq!(size_of::<Path>(), 24);
-        assert_eq!((size_of::<Paths>(), size_of::<Option<Paths>>()), (32, 32));
-        assert_eq!(size_of::<Node>(), 88);
+    fn a_path_takes_8_bytes_and_the_paths_of_a_prefix_24() {
+        assert_eq!((size_of::<Path>(), size_of::<Option<Path>>()), (8, 8));
+        assert_eq!((size_of::<Paths>(), size_of::<Option<Paths>>()), (24, 24));
+        assert_eq!((size_of::<Node>(), size_of::<Announced>()), (88, 24));
     }
 
     fn path(peer: u32) -> Path {
-        Path {
+        Path(Rc::new(Announced {
             attrs: AttrSet::single(&PathAttributes::new(Origin::Igp, Ipv4Addr::LOCALHOST.into())),
             peer: PeerId(peer),
             since: 0,
@@ -237,7 +271,18 @@ mod tests {
             rule: RuleId(0),
             import: Import::Accepted,
             epoch: 0,
-        }
+        }))
+    }
+
+    #[test]
+    fn equal_paths_in_a_row_are_one() {
+        let mut maker = PathMaker::default();
+        let announced = Announced::clone(&path(1));
+        let one = maker.path(announced.clone());
+        assert!(Rc::ptr_eq(&one.0, &maker.path(announced.clone()).0));
+        let other = maker.path(Announced { since: 1, ..announced.clone() });
+        assert!(!Rc::ptr_eq(&one.0, &other.0));
+        assert!(!Rc::ptr_eq(&one.0, &maker.path(announced).0));
     }
 
     proptest! {
@@ -268,8 +313,6 @@ mod tests {
                 prop_assert_eq!(paths.iter().count(), plain.len());
                 prop_assert!((0..70).all(|n| paths.has(PeerId(n)) == plain.contains(&PeerId(n))));
                 prop_assert!((0..70).all(|n| paths.of_mut(PeerId(n)).is_some() == plain.contains(&PeerId(n))));
-                let marked = paths.iter().filter(|path| path.import == Import::Best).count();
-                prop_assert_eq!(marked, usize::from(best != NOBODY));
             }
         }
     }

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::decision::{Candidate, Fate, Rank, compare_equals, explain, rank, reason, select};
 use super::next_hop::NextHops;
-use super::path::{Import, LOCAL, NOBODY, Path, Paths};
+use super::path::{Import, LOCAL, NOBODY, Path, PathMaker, Paths};
 use super::rules::{Check, RuleNames};
 use super::slots::{Keys, SlotKey, Slots};
 use super::{BestPath, LocRib, SessionKind, Source};
@@ -120,6 +120,7 @@ pub(crate) struct Rib {
     pub(crate) next_hops: NextHops,
     pub(crate) interner: Interner,
     pub(crate) rules: RuleNames,
+    pub(crate) maker: PathMaker,
     /// At most this many equal paths are installed.
     pub(crate) max_paths: usize,
     /// Whether any are: a speaker without a FIB has no use for their next hops.
@@ -153,6 +154,7 @@ impl Rib {
             next_hops: NextHops::new(resolve),
             interner: Interner::new(),
             rules: RuleNames::new(),
+            maker: PathMaker::default(),
             max_paths: 1,
             installs: resolve,
         }
@@ -162,8 +164,8 @@ impl Rib {
     fn cost(&self, path: &Path) -> Option<u32> {
         match path.import {
             Import::Refused => None,
-            Import::Accepted | Import::Best if path.peer == LOCAL => Some(0),
-            Import::Accepted | Import::Best => self.next_hops.get(path.next_hop)?.cost(),
+            Import::Accepted if path.peer == LOCAL => Some(0),
+            Import::Accepted => self.next_hops.get(path.next_hop)?.cost(),
         }
     }
 
@@ -277,7 +279,7 @@ impl Rib {
             .iter()
             .map(|path| match path.import {
                 Import::Refused => (false, format!("refused: {}", self.rules.name(path.rule))),
-                Import::Accepted | Import::Best => {
+                Import::Accepted => {
                     let why = self.next_hops.get(path.next_hop).and_then(|entry| entry.why_not());
                     (false, why.unwrap_or_default())
                 }

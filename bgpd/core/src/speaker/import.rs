@@ -19,7 +19,7 @@ use crate::event::{LogLevel, Output, PeerId, RefreshKind};
 use crate::policy::{ImportPolicy, PolicyContext};
 use crate::rib::SessionKind;
 use crate::rib::next_hop::{NextHops, Watch};
-use crate::rib::path::{Import, LOCAL, NOBODY, NextHopId, Path, Paths};
+use crate::rib::path::{Announced, Import, LOCAL, NOBODY, NextHopId, Path, Paths};
 use crate::rib::rules::{Check, RuleNames};
 use crate::rib::tables::{Decision, Standing, Tabled};
 use crate::updates::{Part, Prefixes, Updates};
@@ -188,13 +188,10 @@ impl Speaker {
         let (mut first, mut won, mut placed) = (Run::new(), Run::new(), Run::new());
         // Prefixes of one set have rivals of one set, mostly.
         let mut last: Option<(AttrSet, PeerId, Standing)> = None;
-        let import_of_first = if eligible { Import::Best } else { path.import };
         for slot in slots.iter().copied() {
             let Some((_, paths)) = K::table(&self.rib.tables).get(slot) else { continue };
-            let mut import = path.import;
             if paths.is_empty() {
                 first.push(slot);
-                import = import_of_first;
             } else {
                 let rival = paths.best();
                 let standing = match (&last, rival) {
@@ -217,7 +214,11 @@ impl Speaker {
             }
             placed.push(slot);
             if let Some(paths) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
-                paths.push(Path { import, ..path.clone() });
+                let is_first = paths.is_empty();
+                paths.push(path.clone());
+                if is_first && eligible {
+                    paths.set_best(id);
+                }
             }
         }
         if !placed.is_empty() {
@@ -271,7 +272,7 @@ impl Speaker {
 
     /// What import makes of a path.
     fn judge(&mut self, incoming: &Incoming<'_>, prefix: Prefix) -> Path {
-        let mut path = Path {
+        let mut path = Announced {
             attrs: incoming.received.set().clone(),
             peer: incoming.from.peer,
             since: incoming.since,
@@ -282,7 +283,7 @@ impl Speaker {
         };
         if let Some(check) = incoming.check {
             path.rule = RuleNames::check(check);
-            return path;
+            return self.rib.maker.path(path);
         }
         let context = PolicyContext { ebgp: incoming.from.ebgp, own: false };
         let verdict = incoming.from.policy.evaluate(&prefix, &incoming.received, &context);
@@ -301,7 +302,7 @@ impl Speaker {
             };
             incoming.next_hop.set(Some((address, path.next_hop)));
         }
-        path
+        self.rib.maker.path(path)
     }
 
     /// Puts a path into its slot, in the place of what the peer sent before, and decides.
@@ -318,11 +319,12 @@ impl Speaker {
                     && was.2 == accepted
                     && (old.rule, old.next_hop) == (path.rule, path.next_hop)
                 {
-                    old.epoch = epoch;
-                    if let Some(peer) = self.peers.get_mut(&id)
-                        && was.1 != epoch
-                    {
-                        peer.families[family].fresh += 1;
+                    if was.1 != epoch {
+                        let since = old.since;
+                        *old = self.rib.maker.path(Announced { since, ..Announced::clone(&path) });
+                        if let Some(peer) = self.peers.get_mut(&id) {
+                            peer.families[family].fresh += 1;
+                        }
                     }
                     return;
                 }
@@ -443,18 +445,16 @@ impl Speaker {
     pub(super) fn originate<K: Tabled>(&mut self, key: K, attributes: &PathAttributes, check: Check) {
         let attrs = self.rib.interner.intern(attributes);
         let slot = K::table_mut(&mut self.rib.tables).find_or_insert_with(key, Paths::default);
-        self.place::<K>(
-            slot,
-            Path {
-                attrs,
-                peer: LOCAL,
-                since: self.seconds(self.now),
-                next_hop: NextHopId::NONE,
-                rule: RuleNames::check(check),
-                import: Import::Accepted,
-                epoch: 0,
-            },
-        );
+        let path = self.rib.maker.path(Announced {
+            attrs,
+            peer: LOCAL,
+            since: self.seconds(self.now),
+            next_hop: NextHopId::NONE,
+            rule: RuleNames::check(check),
+            import: Import::Accepted,
+            epoch: 0,
+        });
+        self.place::<K>(slot, path);
     }
 
     /// Decides a prefix anew, as [`Speaker::decide`] does, where the paths are what they were.

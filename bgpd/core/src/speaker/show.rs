@@ -13,7 +13,7 @@ use super::query::{
 };
 use super::{Peer, Speaker};
 use crate::event::{NextHopState, PeerId};
-use crate::rib::path::{Import, LOCAL, Path, Paths};
+use crate::rib::path::{LOCAL, Path, Paths};
 use crate::rib::tables::{Tabled, for_family};
 
 impl Query {
@@ -198,10 +198,11 @@ impl Speaker {
     }
 
     fn rows<K: Tabled>(&self, query: &Query, key: K, paths: &Paths, rows: &mut Vec<RouteView>) {
+        let best = paths.best_peer();
         let wanted = |path: &Path| {
             query.peer.is_none_or(|peer| peer == path.peer)
                 && match query.direction {
-                    Direction::Best => path.import == Import::Best,
+                    Direction::Best => path.peer == best,
                     _ => path.peer != LOCAL,
                 }
         };
@@ -219,6 +220,7 @@ impl Speaker {
         rows: &mut Vec<RouteView>,
     ) {
         let prefix: Prefix = key.into();
+        let winner = paths.best_peer();
         let paths: Vec<&Path> = paths.iter().collect();
         let deferred = self.deferred[K::FAMILY.index()];
         let fib = if self.mode.fib { self.fib.status_of(&prefix) } else { None };
@@ -227,7 +229,7 @@ impl Speaker {
                 continue;
             }
             let facts = self.rib.peers.get(&path.peer);
-            let best = path.import == Import::Best;
+            let best = path.peer == winner;
             let epoch = self.peers.get(&path.peer).map(|peer| peer.families[K::FAMILY.index()].epoch);
             rows.push(RouteView {
                 prefix,

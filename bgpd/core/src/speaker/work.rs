@@ -172,6 +172,7 @@ impl Speaker {
         }
         // Worth it only where many attribute sets may have gone.
         if slots * 2 > self.rib.interner.len() {
+            self.rib.maker.forget();
             self.rib.interner.sweep();
         }
     }
