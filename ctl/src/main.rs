@@ -80,7 +80,8 @@ enum Show {
         /// Only this one, in full
         peer: Option<String>,
     },
-    /// What was learned, what is advertised, what won; refused paths included, with the rule that refused them
+    /// What was learned, what is advertised, what won; refused paths included, with the rule that refused them.
+    /// Sorted by prefix; more than 4,096 rows are printed as they come
     #[command(after_help = "Examples:\n  causeway show routes\n  causeway show routes 10.244.2.0/24\n  \
         causeway show routes learned --peer 192.0.2.1\n  causeway show routes advertised --family ipv6 -o json\n  \
         causeway show routes 10.244.0.0/16 --longer")]

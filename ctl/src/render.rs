@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 
 use crate::Error;
@@ -91,6 +91,12 @@ impl Output {
 
     /// Lays out rows under headers: fit to the terminal's width, or unbounded where nobody looks.
     pub fn table(&self, headers: &[&str], rows: Vec<Vec<Cell>>) -> String {
+        self.lay_out(headers, rows, &mut Vec::new())
+    }
+
+    /// The same for a part of the rows: no column is narrower than these `widths`, which grow to what there is. Headers
+    /// are printed where `widths` is empty.
+    fn lay_out(&self, headers: &[&str], rows: Vec<Vec<Cell>>, widths: &mut Vec<u16>) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         if self.terminal && !self.is_wide() {
@@ -103,13 +109,106 @@ impl Output {
         } else {
             table.force_no_tty();
         }
-        table.set_header(headers.iter().map(Cell::new));
+        if widths.is_empty() {
+            table.set_header(headers.iter().map(Cell::new));
+        }
         table.add_rows(rows);
+        let own = table.column_max_content_widths();
         let last = headers.len().saturating_sub(1);
         for (index, column) in table.column_iter_mut().enumerate() {
-            column.set_padding((0, if index == last { 0 } else { 2 }));
+            let padding = if index == last { 0 } else { 2 };
+            column.set_padding((0, padding));
+            if let Some(width) = widths.get(index).filter(|_| index != last) {
+                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width + padding)));
+            }
         }
+        widths.resize(own.len(), 0);
+        widths.iter_mut().zip(own).for_each(|(width, own)| *width = own.max(*width));
         table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+}
+
+/// How rows of a kind are listed.
+pub trait Row: Serialize + Sized {
+    /// Sorts rows for people.
+    fn sort(rows: &mut [Self]);
+
+    /// The headers of a table that begins with these rows, and its rows.
+    fn cells(output: &Output, rows: &[Self]) -> (Vec<&'static str>, Vec<Vec<Cell>>);
+}
+
+/// So many rows are sorted and laid out together. Of a longer listing so many are held at a time.
+const HELD: usize = 4096;
+
+/// A listing whose rows come one by one. A short one is printed sorted; one that is too long to be held is printed while
+/// it comes, in the order in which it comes.
+pub struct Listing<'a, T> {
+    output: &'a Output,
+    out: Box<dyn Write + 'a>,
+    held: Vec<T>,
+    /// Some of it is printed.
+    begun: bool,
+    widths: Vec<u16>,
+}
+
+impl<'a, T: Row> Listing<'a, T> {
+    /// A listing on standard output.
+    pub fn new(output: &'a Output) -> Self {
+        Listing::to(output, Box::new(std::io::stdout().lock()))
+    }
+
+    fn to(output: &'a Output, out: Box<dyn Write + 'a>) -> Self {
+        Listing { output, out, held: Vec::new(), begun: false, widths: Vec::new() }
+    }
+
+    /// The next row.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn add(&mut self, row: T) -> Result<(), Error> {
+        if self.held.len() == HELD {
+            self.print()?;
+        }
+        self.held.push(row);
+        Ok(())
+    }
+
+    /// Prints what is left. `none` is what a table without rows says.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn end(mut self, none: &str) -> Result<(), Error> {
+        if !self.begun {
+            T::sort(&mut self.held);
+        }
+        match (self.output.format, self.begun || !self.held.is_empty()) {
+            (Format::Table | Format::Wide, false) => self.out.write_all(none.as_bytes())?,
+            (Format::Json | Format::Yaml, false) => self.out.write_all(b"[]\n")?,
+            (_, true) => self.print()?,
+        }
+        if self.begun && self.output.format == Format::Json {
+            self.out.write_all(b"\n]\n")?;
+        }
+        Ok(self.out.flush()?)
+    }
+
+    fn print(&mut self) -> Result<(), Error> {
+        let text = match self.output.format {
+            Format::Table | Format::Wide => {
+                let (headers, rows) = T::cells(self.output, &self.held);
+                self.output.lay_out(&headers, rows, &mut self.widths)
+            }
+            Format::Json => {
+                let text = serde_json::to_string_pretty(&self.held).map_err(std::io::Error::other)?;
+                let rows = text.trim_start_matches('[').trim_end_matches(']').trim_end_matches('\n');
+                format!("{}{rows}", if self.begun { "," } else { "[" })
+            }
+            Format::Yaml => yaml(&self.held)?,
+        };
+        self.out.write_all(text.as_bytes())?;
+        self.begun = true;
+        self.held.clear();
+        Ok(())
     }
 }
 
@@ -148,6 +247,61 @@ pub fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Serialize)]
+    struct Numbered {
+        number: usize,
+        words: Vec<&'static str>,
+    }
+
+    impl Row for Numbered {
+        fn sort(rows: &mut [Self]) {
+            rows.sort_by_key(|row| row.number);
+        }
+
+        fn cells(_: &Output, rows: &[Self]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
+            let row = |row: &Numbered| vec![Cell::new(row.number), Cell::new("up")];
+            (vec!["NUMBER", "STATE"], rows.iter().map(row).collect())
+        }
+    }
+
+    fn listing(format: Format, numbers: impl Iterator<Item = usize>) -> String {
+        let output = Output { format, terminal: false };
+        let mut text = Vec::new();
+        let mut listing = Listing::to(&output, Box::new(&mut text));
+        for number in numbers {
+            listing.add(Numbered { number, words: vec!["a"] }).unwrap();
+        }
+        listing.end("nothing\n").unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_short_listing_is_sorted_and_a_long_one_is_one_document_all_the_same() {
+        let rows = |numbers: &mut dyn Iterator<Item = usize>| -> Vec<Numbered> {
+            numbers.map(|number| Numbered { number, words: vec!["a"] }).collect()
+        };
+        for count in [1, 3, HELD, HELD + 1, 3 * HELD] {
+            let (given, mut wanted) = ((0..count).rev(), rows(&mut (0..count).rev()));
+            if count <= HELD {
+                Numbered::sort(&mut wanted);
+            }
+            let json = serde_json::to_string_pretty(&wanted).unwrap() + "\n";
+            assert!(listing(Format::Json, given.clone()) == json, "{count} rows");
+            assert!(listing(Format::Yaml, given) == yaml(&wanted).unwrap(), "{count} rows");
+        }
+        assert_eq!(listing(Format::Json, 0..0), "[]\n");
+        assert_eq!(listing(Format::Yaml, 0..0), "[]\n");
+        assert_eq!(listing(Format::Table, 0..0), "nothing\n");
+    }
+
+    #[test]
+    fn columns_of_a_long_table_stay_where_they_are() {
+        let text = listing(Format::Table, (0..HELD + 1).map(|number| number % HELD));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[1], lines.len()), ("NUMBER  STATE", "0       up", HELD + 2));
+        assert_eq!(lines[HELD + 1], "0       up");
+    }
 
     #[test]
     fn durations_read_well() {

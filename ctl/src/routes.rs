@@ -5,10 +5,10 @@ use comfy_table::Cell;
 use ipnetwork::IpNetwork;
 
 use crate::client::{Client, encode};
-use crate::render::{Output, duration, judged, or_dash};
+use crate::render::{Listing, Output, Row, duration, judged, or_dash};
 use crate::{Error, RoutesArgs};
 
-/// Prints the rows asked for, sorted by prefix.
+/// Prints the rows asked for, sorted by prefix unless they are too many to be held.
 pub fn show(client: &Client, output: &Output, args: &RoutesArgs) -> Result<(), Error> {
     let (direction, prefix) = words(&args.words)?;
     let every_path = direction.is_none() && prefix.is_some() && !args.longer;
@@ -28,13 +28,15 @@ pub fn show(client: &Client, output: &Output, args: &RoutesArgs) -> Result<(), E
     if args.longer {
         query.push("longer=true".to_owned());
     }
-    let mut routes: Vec<Route> = client.get(BGPD_SOCKET, &format!("/v1/routes?{}", query.join("&")))?;
-    routes
-        .sort_by(|a, b| (a.family, a.prefix, !a.best, &a.peer).cmp(&(b.family, b.prefix, !b.best, &b.peer)));
-    output.print(&routes, |output| match prefix {
-        Some(prefix) if every_path => story(prefix, &routes),
-        _ => table(output, &routes),
-    })
+    let target = format!("/v1/routes?{}", query.join("&"));
+    if let (Some(prefix), true) = (prefix, every_path) {
+        let mut routes: Vec<Route> = client.get(BGPD_SOCKET, &target)?;
+        Route::sort(&mut routes);
+        return output.print(&routes, |_| story(prefix, &routes));
+    }
+    let mut listing = Listing::new(output);
+    client.each(BGPD_SOCKET, &target, |route: Route| listing.add(route))?;
+    listing.end("no routes\n")
 }
 
 /// Takes `[learned|advertised|best] [PREFIX]` apart.
@@ -59,59 +61,66 @@ fn words(words: &[String]) -> Result<(Option<&str>, Option<IpNetwork>), Error> {
     Ok((direction, prefix))
 }
 
-fn table(output: &Output, routes: &[Route]) -> String {
-    let Some(first) = routes.first() else { return "no routes\n".to_owned() };
-    let direction = first.direction;
-    let peer = if direction == Direction::Advertised { "TO" } else { "FROM" };
-    let mut headers = vec!["PREFIX", peer, "NEXT HOP", "AS PATH", "PREF", "MED", "AGE"];
-    match direction {
-        Direction::Best => headers.extend(["VIA", "FIB"]),
-        Direction::Learned => headers.extend(["BEST", "ACCEPTED", "REASON"]),
-        Direction::Advertised => {}
+impl Row for Route {
+    fn sort(rows: &mut [Route]) {
+        rows.sort_by(|a, b| {
+            (a.family, a.prefix, !a.best, &a.peer).cmp(&(b.family, b.prefix, !b.best, &b.peer))
+        });
     }
-    if output.is_wide() {
-        headers.extend(["ORIGIN", "COMMUNITIES", "STALE"]);
-        if direction != Direction::Best {
-            headers.push("RULE");
-        }
-    }
-    let rows = routes.iter().map(|route| {
-        let mut row = vec![
-            Cell::new(route.prefix),
-            Cell::new(route.peer.as_deref().unwrap_or("local")),
-            Cell::new(or_dash(route.next_hop)),
-            Cell::new(as_path(&route.as_path)),
-            Cell::new(or_dash(route.local_pref)),
-            Cell::new(or_dash(route.med)),
-            Cell::new(duration(route.age)),
-        ];
+
+    fn cells(output: &Output, routes: &[Route]) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
+        let direction = routes.first().map_or(Direction::Best, |route| route.direction);
+        let peer = if direction == Direction::Advertised { "TO" } else { "FROM" };
+        let mut headers = vec!["PREFIX", peer, "NEXT HOP", "AS PATH", "PREF", "MED", "AGE"];
         match direction {
-            Direction::Best => {
-                row.push(Cell::new(or_dash(route.via)));
-                row.push(judged(&route.fib, fib_is_good(route)));
-            }
-            Direction::Learned => {
-                let mark = if route.best { "*" } else { "" };
-                let accepted = route.accepted.unwrap_or(true);
-                row.push(Cell::new(mark));
-                row.push(judged(if accepted { "yes" } else { "no" }, (!accepted).then_some(false)));
-                row.push(Cell::new(
-                    if accepted { &route.reason } else { &route.rule }.as_deref().unwrap_or("-"),
-                ));
-            }
+            Direction::Best => headers.extend(["VIA", "FIB"]),
+            Direction::Learned => headers.extend(["BEST", "ACCEPTED", "REASON"]),
             Direction::Advertised => {}
         }
         if output.is_wide() {
-            row.push(Cell::new(origin(route)));
-            row.push(Cell::new(communities(route)));
-            row.push(Cell::new(if route.stale { "stale" } else { "-" }));
+            headers.extend(["ORIGIN", "COMMUNITIES", "STALE"]);
             if direction != Direction::Best {
-                row.push(Cell::new(or_dash(route.rule.as_ref())));
+                headers.push("RULE");
             }
         }
-        row
-    });
-    output.table(&headers, rows.collect())
+        let rows = routes.iter().map(|route| {
+            let mut row = vec![
+                Cell::new(route.prefix),
+                Cell::new(route.peer.as_deref().unwrap_or("local")),
+                Cell::new(or_dash(route.next_hop)),
+                Cell::new(as_path(&route.as_path)),
+                Cell::new(or_dash(route.local_pref)),
+                Cell::new(or_dash(route.med)),
+                Cell::new(duration(route.age)),
+            ];
+            match direction {
+                Direction::Best => {
+                    row.push(Cell::new(or_dash(route.via)));
+                    row.push(judged(&route.fib, fib_is_good(route)));
+                }
+                Direction::Learned => {
+                    let mark = if route.best { "*" } else { "" };
+                    let accepted = route.accepted.unwrap_or(true);
+                    row.push(Cell::new(mark));
+                    row.push(judged(if accepted { "yes" } else { "no" }, (!accepted).then_some(false)));
+                    row.push(Cell::new(
+                        if accepted { &route.reason } else { &route.rule }.as_deref().unwrap_or("-"),
+                    ));
+                }
+                Direction::Advertised => {}
+            }
+            if output.is_wide() {
+                row.push(Cell::new(origin(route)));
+                row.push(Cell::new(communities(route)));
+                row.push(Cell::new(if route.stale { "stale" } else { "-" }));
+                if direction != Direction::Best {
+                    row.push(Cell::new(or_dash(route.rule.as_ref())));
+                }
+            }
+            row
+        });
+        (headers, rows.collect())
+    }
 }
 
 fn fib_is_good(route: &Route) -> Option<bool> {
