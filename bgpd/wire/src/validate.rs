@@ -279,7 +279,7 @@ impl<'a> Reading<'a> {
 
     /// RFC 7606 §3 h: the strongest consequence decides.
     fn judge(
-        mut self,
+        &mut self,
         raw: &RawUpdate<'a>,
         mut withdrawn: SmallVec<[NlriList; 1]>,
         reachable: Reachable,
@@ -301,7 +301,7 @@ impl<'a> Reading<'a> {
             announced = self.announce(reachable);
         }
         let end_of_rib = self.end_of_rib(raw);
-        let problems = self.faults.into_iter().map(|fault| Problem {
+        let problems = self.faults.drain(..).map(|fault| Problem {
             consequence: fault.consequence,
             attribute: fault.attribute,
             reason: fault.reason,
@@ -320,7 +320,7 @@ impl<'a> Reading<'a> {
             }
             let attributes = match announced.first() {
                 Some(first) => PathAttributes { next_hop, ..first.attributes.clone() },
-                None => path_attributes(std::mem::take(&mut self.collected), next_hop),
+                None => path_attributes(&mut self.collected, next_hop),
             };
             announced.push(Announcement { attributes, nlri });
         }
@@ -330,6 +330,9 @@ impl<'a> Reading<'a> {
     /// RFC 4271 §6.3: a semantically incorrect prefix is ignored, and said so.
     fn only_routable(&mut self, nlri: NlriList) -> NlriList {
         fn split<P: PrefixKey + Routable>(list: &mut Vec<Nlri<P>>, faults: &mut Vec<Fault>) {
+            if list.iter().all(|nlri| nlri.prefix.is_routable()) {
+                return;
+            }
             list.retain(|nlri| {
                 let routable = nlri.prefix.is_routable();
                 if !routable {
@@ -378,9 +381,9 @@ fn read_list(family: Family, field: &[u8], context: &DecodeContext) -> Result<Nl
 }
 
 /// Puts the attributes of one UPDATE together; a faultless one has ORIGIN and AS_PATH.
-fn path_attributes(mut collected: Collected<'_>, next_hop: NextHop) -> PathAttributes {
-    let as_path = merge_as4(&mut collected);
-    let mut unknown = collected.unknown.into_vec();
+fn path_attributes(collected: &mut Collected<'_>, next_hop: NextHop) -> PathAttributes {
+    let as_path = merge_as4(collected);
+    let mut unknown = std::mem::take(&mut collected.unknown).into_vec();
     unknown.sort_by_key(|attribute| attribute.code);
     PathAttributes {
         origin: collected.origin.unwrap_or_default(),
@@ -390,11 +393,11 @@ fn path_attributes(mut collected: Collected<'_>, next_hop: NextHop) -> PathAttri
         local_pref: collected.local_pref,
         atomic_aggregate: collected.atomic_aggregate,
         aggregator: collected.aggregator,
-        communities: collected.communities,
-        ext_communities: collected.ext_communities,
-        large_communities: collected.large_communities,
+        communities: std::mem::take(&mut collected.communities),
+        ext_communities: std::mem::take(&mut collected.ext_communities),
+        large_communities: std::mem::take(&mut collected.large_communities),
         originator_id: collected.originator_id,
-        cluster_list: collected.cluster_list,
+        cluster_list: std::mem::take(&mut collected.cluster_list),
         unknown,
         partial: collected.partial,
     }
