@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::daemons::Target;
 use crate::measured::{Measured, Outcome};
 use crate::report::{mebibytes, seconds, spread};
 use crate::scenario::{self, Load, Scenario};
-use crate::target::Target;
 
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";

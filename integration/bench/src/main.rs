@@ -2,6 +2,7 @@
 
 mod addresses;
 mod churn;
+mod daemons;
 mod document;
 mod fleet;
 mod idle;
@@ -18,7 +19,6 @@ mod scenario;
 mod session;
 mod slow;
 mod tables;
-mod target;
 mod usage;
 mod wire;
 mod workload;
@@ -60,7 +60,7 @@ enum Verb {
         name: String,
         /// The daemon
         #[arg(long, value_enum)]
-        daemon: target::Target,
+        daemon: daemons::Target,
         /// An empty folder
         #[arg(long)]
         folder: PathBuf,

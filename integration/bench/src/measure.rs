@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::daemons::{Daemon, Setup, Target};
 use crate::fleet::Fleet;
 use crate::latency::FIRST_CHANGE;
 use crate::measured::{Measured, Outcome};
@@ -15,7 +16,6 @@ use crate::place;
 use crate::relay::Fault;
 use crate::scenario::{Load, Reflect, Scenario};
 use crate::tables::{Judgement, Tables};
-use crate::target::{Daemon, Setup, Target};
 use crate::usage::{self, Usage};
 use crate::wire::Attributes;
 use crate::workload::Workload;

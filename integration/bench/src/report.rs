@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::daemons::Target;
 use crate::measured::{Measured, Outcome};
 use crate::scenario::Scenario;
-use crate::target::Target;
 
 /// One run.
 #[must_use]

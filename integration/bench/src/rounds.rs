@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::daemons::Target;
 use crate::measure::Options;
 use crate::measured::{Measured, Outcome};
 use crate::report;
 use crate::scenario::{self, Scenario};
-use crate::target::Target;
 
 /// What to run.
 #[derive(Debug, Clone, clap::Args)]

@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 
 use crate::addresses::{Kind, Peer};
+use crate::daemons::Target;
 use crate::relay::Rule;
-use crate::target::Target;
 use crate::workload::Workload;
 
 /// What a scenario does.
