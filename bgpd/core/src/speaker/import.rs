@@ -1,4 +1,4 @@
-//! What comes in: withdrawals, announcements, and the decision each of them leads to.
+//! What comes in: withdrawals, announcements, and what policy makes of them; [`super::place`] does the rest.
 //!
 //! RFC 4271 §9 and §9.1, RFC 4456 §8 (loops), RFC 4724 §4.2 (End-of-RIB), RFC 7313 (refresh marks). Withdrawals of an
 //! UPDATE take effect before its announcements.
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use causeway_bgp_wire::{Cease, Family, Notification, PathAttributes, Prefix, Problem};
 use smallvec::SmallVec;
 
+use super::place::Run;
 use super::timers::Timer;
 use super::work::Task;
 use super::{Peer, Speaker};
@@ -18,10 +19,10 @@ use crate::attrs::{AttrSet, PackedAttributes, Unpacked};
 use crate::event::{LogLevel, Output, PeerId, RefreshKind};
 use crate::policy::{ImportPolicy, PolicyContext};
 use crate::rib::SessionKind;
-use crate::rib::next_hop::{NextHops, Watch};
-use crate::rib::path::{Announced, Import, LOCAL, NOBODY, NextHopId, Path, Paths};
+use crate::rib::next_hop::NextHops;
+use crate::rib::path::{Announced, Import, LOCAL, NextHopId, Path, Paths};
 use crate::rib::rules::{Check, RuleNames};
-use crate::rib::tables::{Decision, Standing, Tabled};
+use crate::rib::tables::Tabled;
 use crate::updates::{Part, Prefixes, Updates};
 
 /// Stale paths of a refresh that was begun and never ended go after this long (RFC 7313 §4).
@@ -29,9 +30,6 @@ const REFRESH_TIME: Duration = Duration::from_secs(600);
 
 /// So many errors in UPDATEs are logged for one session.
 const PROBLEMS_LOGGED: u64 = 20;
-
-/// Slots of the prefixes of one announcement; most have no more.
-type Run = SmallVec<[u32; 32]>;
 
 /// What all announcements of a peer have in common.
 struct Sender {
@@ -169,107 +167,6 @@ impl Speaker {
         self.check_limit(from.peer, K::FAMILY);
     }
 
-    fn place_all<K: Tabled>(&mut self, slots: &[u32], path: &Path) {
-        for slot in self.place_many::<K>(slots, path) {
-            self.place::<K>(slot, path.clone());
-        }
-    }
-
-    /// Puts a path into each of these slots where it is the first one, or what it does to the decision is plain, and
-    /// does for all of them at once what follows from it: this is how tables are filled. Gives back the other slots.
-    fn place_many<K: Tabled>(&mut self, slots: &[u32], path: &Path) -> Run {
-        let (id, family) = (path.peer, K::FAMILY.index());
-        let mut others: Run = SmallVec::new();
-        if self.deferred[family] {
-            others.extend_from_slice(slots);
-            return others;
-        }
-        let eligible = self.rib.is_eligible(path);
-        let (mut first, mut won, mut placed) = (Run::new(), Run::new(), Run::new());
-        // Prefixes of one set have rivals of one set, mostly.
-        let mut last: Option<(AttrSet, PeerId, Standing)> = None;
-        for slot in slots.iter().copied() {
-            let Some((_, paths)) = K::table(&self.rib.tables).get(slot) else { continue };
-            if paths.is_empty() {
-                first.push(slot);
-            } else {
-                let rival = paths.best();
-                let standing = match (&last, rival) {
-                    (Some((attrs, peer, standing)), Some(rival))
-                        if rival.peer == *peer && rival.attrs == *attrs =>
-                    {
-                        *standing
-                    }
-                    _ => self.rib.standing(paths, path),
-                };
-                // Where the peer had a path before, that one may have kept others out.
-                if standing == Standing::Unclear || paths.has(id) {
-                    others.push(slot);
-                    continue;
-                }
-                last = rival.map(|rival| (rival.attrs.clone(), rival.peer, standing));
-                if standing == Standing::Wins {
-                    won.push(slot);
-                }
-            }
-            placed.push(slot);
-            if let Some(paths) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
-                let is_first = paths.is_empty();
-                paths.push(path.clone());
-                if is_first && eligible {
-                    paths.set_best(id);
-                }
-            }
-        }
-        if !placed.is_empty() {
-            self.count_placed::<K>(&placed, path);
-            self.decisions += placed.len() as u64;
-        }
-        if eligible && !first.is_empty() {
-            self.won_first::<K>(&first, path);
-        }
-        let next_hop = self.rib.next_hops.get(path.next_hop).map(|entry| entry.address);
-        for slot in won {
-            let decision = Decision { best: id, next_hops: next_hop.into_iter().collect() };
-            let old = K::table(&self.rib.tables).get(slot).map_or(NOBODY, |(_, paths)| paths.best_peer());
-            self.decided::<K>(slot, Some(id), old, decision);
-        }
-        others
-    }
-
-    /// New paths stand at these slots: the lists and counts of their peer and next hop.
-    fn count_placed<K: Tabled>(&mut self, slots: &[u32], path: &Path) {
-        let (id, family, next_hop) = (path.peer, K::FAMILY.index(), path.next_hop);
-        let table = K::table(&self.rib.tables);
-        let count = slots.len() as u32;
-        if let Some(peer) = self.peers.get_mut(&id) {
-            let counts = &mut peer.families[family];
-            counts.accepted += count * u32::from(path.import.is_accepted());
-            counts.fresh += count * u32::from(path.epoch == counts.epoch);
-            counts.slots.extend(slots, |slot| table.get(slot).is_some_and(|(_, paths)| paths.has(id)));
-        }
-        if let Some(used) = self.rib.next_hops.entry_mut(next_hop) {
-            used.users[family].extend(slots, |slot| {
-                table.get(slot).is_some_and(|(_, paths)| paths.iter().any(|path| path.next_hop == next_hop))
-            });
-        }
-    }
-
-    /// Prefixes that had no best path have this one now.
-    fn won_first<K: Tabled>(&mut self, slots: &[u32], path: &Path) {
-        self.best[K::FAMILY.index()] += slots.len() as u64;
-        if let (true, Some(next_hop)) = (self.mode.fib, self.rib.next_hops.get(path.next_hop)) {
-            let keys = K::table(&self.rib.tables).keys();
-            for slot in slots {
-                self.fib.want(keys.key(*slot).into(), &[next_hop.address]);
-            }
-        }
-        let entry = slots.first().and_then(|slot| K::table(&self.rib.tables).get(*slot));
-        if let Some(best) = entry.and_then(|(_, paths)| self.rib.best_of(paths)) {
-            self.export.routes_added(K::FAMILY, slots, &best, &self.rib);
-        }
-    }
-
     /// What import makes of a path.
     fn judge(&mut self, incoming: &Incoming<'_>, prefix: Prefix) -> Path {
         let mut path = Announced {
@@ -305,127 +202,9 @@ impl Speaker {
         self.rib.maker.path(path)
     }
 
-    /// Puts a path into its slot, in the place of what the peer sent before, and decides.
-    fn place<K: Tabled>(&mut self, slot: u32, path: Path) {
-        let id = path.peer;
-        let family = K::FAMILY.index();
-        let (next_hop, epoch, accepted) = (path.next_hop, path.epoch, path.import.is_accepted());
-        let Some(paths) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
-        let best = paths.best_peer();
-        let old = match paths.of_mut(id) {
-            Some(old) => {
-                let was = (old.next_hop, old.epoch, old.import.is_accepted());
-                if old.attrs == path.attrs
-                    && was.2 == accepted
-                    && (old.rule, old.next_hop) == (path.rule, path.next_hop)
-                {
-                    if was.1 != epoch {
-                        let since = old.since;
-                        *old = self.rib.maker.path(Announced { since, ..Announced::clone(&path) });
-                        if let Some(peer) = self.peers.get_mut(&id) {
-                            peer.families[family].fresh += 1;
-                        }
-                    }
-                    return;
-                }
-                *old = path;
-                Some(was)
-            }
-            None => {
-                paths.push(path);
-                None
-            }
-        };
-        if let Some(peer) = self.peers.get_mut(&id) {
-            let counts = &mut peer.families[family];
-            let current = counts.epoch;
-            counts.accepted += u32::from(accepted);
-            counts.fresh += u32::from(epoch == current);
-            match old {
-                None => {
-                    let table = K::table(&self.rib.tables);
-                    counts.slots.add(slot, |slot| table.get(slot).is_some_and(|(_, paths)| paths.has(id)));
-                }
-                Some((_, epoch, accepted)) => {
-                    counts.accepted -= u32::from(accepted);
-                    counts.fresh = counts.fresh.saturating_sub(u32::from(epoch == current));
-                }
-            }
-        }
-        let old_next_hop = old.map_or(NextHopId::NONE, |(next_hop, _, _)| next_hop);
-        if old_next_hop != next_hop {
-            let table = K::table(&self.rib.tables);
-            if let Some(used) = self.rib.next_hops.entry_mut(next_hop) {
-                used.users[family].add(slot, |slot| {
-                    table
-                        .get(slot)
-                        .is_some_and(|(_, paths)| paths.iter().any(|path| path.next_hop == next_hop))
-                });
-            }
-            self.leave_next_hop(old_next_hop, K::FAMILY);
-        }
-        self.decide::<K>(slot, Some(id), best);
-    }
-
-    fn next_hop(&mut self, address: IpAddr) -> NextHopId {
-        let own = &self.own_addresses;
-        let (id, watch) = self.rib.next_hops.acquire(address, |address| own.contains_key(&address));
-        self.watch(watch);
-        id
-    }
-
-    /// A path stopped using the next hop.
-    fn leave_next_hop(&mut self, id: NextHopId, family: Family) {
-        if let Some(entry) = self.rib.next_hops.entry_mut(id) {
-            entry.users[family.index()].removed();
-            let watch = self.rib.next_hops.release(id);
-            self.watch(watch);
-        }
-    }
-
-    fn watch(&mut self, watch: Option<Watch>) {
-        match watch {
-            Some(Watch::Start(address)) => self.outputs.push_back(Output::WatchNextHop(address)),
-            Some(Watch::Stop(address)) => self.outputs.push_back(Output::UnwatchNextHop(address)),
-            None => {}
-        }
-    }
-
     pub(super) fn withdraw<K: Tabled>(&mut self, key: K, id: PeerId) {
         if let Some(slot) = K::table(&self.rib.tables).find(&key) {
             self.take_out::<K>(slot, id, |_, _| true);
-        }
-    }
-
-    /// Takes the path of a peer out of a slot if `condition` holds of it and of the peer's present epoch.
-    pub(super) fn take_out<K: Tabled>(
-        &mut self,
-        slot: u32,
-        id: PeerId,
-        condition: impl Fn(&Path, u8) -> bool,
-    ) {
-        let family = K::FAMILY.index();
-        let epoch = self.peers.get(&id).map_or(0, |peer| peer.families[family].epoch);
-        let Some(paths) = K::table_mut(&mut self.rib.tables).get_mut(slot) else { return };
-        if !paths.of(id).is_some_and(|path| condition(path, epoch)) {
-            return;
-        }
-        let best = paths.best_peer();
-        let Some(path) = paths.remove(id) else { return };
-        if let Some(peer) = self.peers.get_mut(&id) {
-            let counts = &mut peer.families[family];
-            counts.slots.removed();
-            counts.accepted -= u32::from(path.import.is_accepted());
-            counts.fresh = counts.fresh.saturating_sub(u32::from(path.epoch == epoch));
-        }
-        let beaten = K::table(&self.rib.tables)
-            .get(slot)
-            .is_some_and(|(_, paths)| !self.deferred[family] && self.rib.is_beaten(paths, &path));
-        self.leave_next_hop(path.next_hop, K::FAMILY);
-        if beaten {
-            self.decisions += 1;
-        } else {
-            self.decide::<K>(slot, Some(id), best);
         }
     }
 
@@ -455,55 +234,6 @@ impl Speaker {
             epoch: 0,
         });
         self.place::<K>(slot, path);
-    }
-
-    /// Decides a prefix anew, as [`Speaker::decide`] does, where the paths are what they were.
-    pub(super) fn decide_again<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>) {
-        if let Some((_, paths)) = K::table(&self.rib.tables).get(slot) {
-            self.decide::<K>(slot, touched, paths.best_peer());
-        }
-    }
-
-    /// Decides a prefix anew and tells export and the FIB. `touched` is whose path changed: where that one stays
-    /// best, export hears of it all the same. `old` was the best one before.
-    fn decide<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>, old: PeerId) {
-        let Some((_, paths)) = K::table(&self.rib.tables).get(slot) else { return };
-        if self.deferred[K::FAMILY.index()] {
-            if paths.is_empty() && !self.export.holds(K::FAMILY, slot) {
-                K::table_mut(&mut self.rib.tables).remove(slot);
-            }
-            return;
-        }
-        self.decisions += 1;
-        let decision = self.rib.decide(paths);
-        self.decided::<K>(slot, touched, old, decision);
-    }
-
-    fn decided<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>, old: PeerId, decision: Decision) {
-        let Some((key, paths)) = K::table(&self.rib.tables).get(slot) else { return };
-        let gone = paths.is_empty();
-        let prefix: Prefix = key.into();
-        if self.mode.fib && (old != NOBODY || decision.best != NOBODY) {
-            if decision.next_hops.is_empty() {
-                self.fib.unwant(prefix);
-            } else {
-                self.fib.want(prefix, &decision.next_hops);
-            }
-        }
-        let changed = decision.best != old || (decision.best != NOBODY && touched == Some(decision.best));
-        if changed {
-            let best = &mut self.best[K::FAMILY.index()];
-            *best += u64::from(decision.best != NOBODY);
-            *best -= u64::from(old != NOBODY);
-            if let Some(paths) = K::table_mut(&mut self.rib.tables).get_mut(slot) {
-                paths.set_best(decision.best);
-            }
-            let best = K::table(&self.rib.tables).get(slot).and_then(|(_, paths)| self.rib.best_of(paths));
-            self.export.route_changed(slot, prefix, best.as_ref());
-        }
-        if gone && !self.export.holds(K::FAMILY, slot) {
-            K::table_mut(&mut self.rib.tables).remove(slot);
-        }
     }
 
     /// Ends the session of a peer that sent more than it may, warns near the limit.

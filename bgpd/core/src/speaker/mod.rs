@@ -3,7 +3,7 @@
 //! Owner of the RIB, of export and of the desired FIB. Pure: inputs come with the time, outputs are polled, messages
 //! and FIB updates are pulled. RFC 4271 §9, RFC 4456, RFC 4724, RFC 7313.
 //!
-//! What happens where: `import` takes UPDATEs in and decides; `session` has sessions come and go and retains paths;
+//! What happens where: `import` takes UPDATEs in; `place` has paths come and go, and decides; `session` has sessions come and go and retains paths;
 //! `restart` withholds what a start must not do yet; `configure` applies differences; `work` does what grows with a
 //! table in slices; `show` answers.
 //!
@@ -13,6 +13,7 @@
 mod configure;
 mod import;
 mod peer;
+mod place;
 mod query;
 mod restart;
 mod session;
