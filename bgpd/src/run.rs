@@ -133,7 +133,7 @@ async fn run(args: SpeakerArgs, role: Role) -> anyhow::Result<()> {
     let api = control::api(Control { calls, configuration });
     http::serve(api, &args.daemon.run_dir.join(BGPD_SOCKET), args.daemon.http, shutdown.clone()).await?;
 
-    // Cores beside the one this thread is on.
+    // One worker is left to read; the others help to write.
     let helpers = match Handle::current().runtime_flavor() {
         RuntimeFlavor::CurrentThread => 0,
         _ => Handle::current().metrics().num_workers().saturating_sub(1),
