@@ -190,7 +190,10 @@ impl State {
         let outlet = peer.outlet.as_ref().filter(|_| peer.drained)?;
         peer.owed = self.speaker.pull(id, PULL_BYTES, data) == PullState::More;
         peer.drained = data.is_empty();
-        (!peer.drained).then(|| outlet.clone())
+        let outlet = (!peer.drained).then(|| outlet.clone());
+        // A slice of work that found nothing to say: the next one in the next round.
+        self.list(id);
+        outlet
     }
 
     /// Puts a peer on the list that is owed something and has room, unless it is there.

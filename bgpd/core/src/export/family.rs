@@ -9,7 +9,7 @@ use super::group::{Group, Tables};
 use super::params::GroupKey;
 use super::reader::{Phase, Reader, SentCounts};
 use super::sender::{Sender, Sources};
-use super::transfer::{Differences, transfer};
+use super::transfer::transfer;
 use super::walk::Since;
 use super::{Limits, Shared};
 use crate::event::{PeerId, PullState};
@@ -20,7 +20,6 @@ use crate::rib::slots::Keys;
 pub(super) struct FamilyExport<P> {
     groups: Vec<Option<Group<P>>>,
     group_of: HashMap<PeerId, usize, RandomState>,
-    differences: Differences,
     next_serial: u64,
     limits: Limits,
     /// Slots that groups gave back.
@@ -34,7 +33,6 @@ impl<P: PrefixKey> FamilyExport<P> {
         FamilyExport {
             groups: Vec::new(),
             group_of: HashMap::default(),
-            differences: Differences::default(),
             next_serial: 0,
             limits,
             released: Vec::new(),
@@ -82,28 +80,49 @@ impl<P: PrefixKey> FamilyExport<P> {
             self.join(peer, key);
             return true;
         };
-        let to = self.find_or_make(key);
-        if from == to {
+        if self.group(peer).is_some_and(|group| group.key == key) {
             return false;
         }
-        if let Ok([Some(old), Some(new)]) = self.groups.get_disjoint_mut([from, to]) {
-            old.fill_all(tables, shared);
-            new.fill_all(tables, shared);
-            if transfer(old, new, peer, &mut self.differences, tables.keys, &shared.sources) {
-                self.group_of.insert(peer, to);
+        if let Some(former) = self.former(peer) {
+            // One that moves again before it has arrived: the first move, which is rare, is not done in slices.
+            if let Ok([Some(new), Some(old)]) = self.groups.get_disjoint_mut([from, former]) {
+                new.finish_move(peer, old, tables, shared);
             }
+            self.forget_in(former, peer);
         }
-        self.drop_if_empty(from);
+        let to = self.find_or_make(key);
+        if let Ok([Some(old), Some(new)]) = self.groups.get_disjoint_mut([from, to]) {
+            transfer((from, old), new, peer);
+            self.group_of.insert(peer, to);
+        }
+        if self.former(peer).is_none() {
+            self.forget_in(from, peer);
+        }
+        self.collect_released();
         true
+    }
+
+    /// Place of the group that the member moves from.
+    fn former(&self, peer: PeerId) -> Option<usize> {
+        self.group(peer)?.readers.get(&peer)?.former().map(|former| former.group)
+    }
+
+    /// The member's place, or what stands for it, in a group is given up.
+    fn forget_in(&mut self, index: usize, peer: PeerId) {
+        if let Some(group) = &mut self.groups[index] {
+            group.leave(peer);
+        }
+        self.drop_if_empty(index);
     }
 
     /// The member is gone.
     pub fn leave(&mut self, peer: PeerId) {
+        let former = self.former(peer);
         if let Some(index) = self.group_of.remove(&peer) {
-            if let Some(group) = &mut self.groups[index] {
-                group.leave(peer);
+            self.forget_in(index, peer);
+            if let Some(former) = former {
+                self.forget_in(former, peer);
             }
-            self.drop_if_empty(index);
             self.collect_released();
         }
     }
@@ -157,7 +176,6 @@ impl<P: PrefixKey> FamilyExport<P> {
 
     /// The best path of a prefix changed.
     pub fn route_changed(&mut self, slot: u32, prefix: P, best: Option<&BestPath>, shared: &mut Shared) {
-        self.differences.clear();
         for group in self.groups.iter_mut().flatten() {
             group.route_changed(slot, prefix, best, shared);
         }
@@ -166,7 +184,6 @@ impl<P: PrefixKey> FamilyExport<P> {
 
     /// Prefixes without a best path have one now, all of one attribute set.
     pub fn routes_added(&mut self, slots: &[u32], best: &BestPath, keys: &Keys<P>, shared: &mut Shared) {
-        self.differences.clear();
         for group in self.groups.iter_mut().flatten() {
             group.routes_added(slots, best, keys, shared);
         }
@@ -190,11 +207,20 @@ impl<P: PrefixKey> FamilyExport<P> {
         if self.held {
             return PullState::Drained;
         }
-        self.differences.clear();
-        let state = match self.group_mut(peer) {
-            Some(group) => group.pull(peer, budget, out, tables, shared),
-            None => PullState::Drained,
+        let Some(index) = self.group_of.get(&peer).copied() else { return PullState::Drained };
+        let Some(former) = self.former(peer) else {
+            let group = self.groups[index].as_mut();
+            let state = group.map(|group| group.pull(peer, budget, out, tables, None, shared));
+            self.collect_released();
+            return state.unwrap_or(PullState::Drained);
         };
+        let state = match self.groups.get_disjoint_mut([index, former]) {
+            Ok([Some(group), Some(old)]) => group.pull(peer, budget, out, tables, Some(old), shared),
+            _ => PullState::Drained,
+        };
+        if self.former(peer).is_none() {
+            self.forget_in(former, peer);
+        }
         self.collect_released();
         state
     }

@@ -14,9 +14,10 @@ use super::adj_rib_out::{Epoch, State};
 use super::block::Counts;
 use super::outcome::Outcomes;
 use super::params::GroupKey;
-use super::reader::{Due, Marker, Phase, Reader};
+use super::reader::{Due, Former, Marker, Phase, Reader};
 use super::sender::{Sender, Sources};
 use super::stream::Stream;
+use super::transfer::Side;
 use super::walk::{Place, Since, Slices};
 use super::{Limits, Shared};
 use crate::event::{PeerId, PullState};
@@ -25,8 +26,8 @@ use crate::rib::{BestPath, LocRib, Source};
 
 /// What a step counts at least, in octets of the budget of a pull, so that steps with few or none come to an end.
 const STEP_COST: usize = 256;
-/// The same for a slice of a walk.
-const SLICE_COST: usize = 4096;
+/// The same for a slice of a walk: members that walk together find the slices of one pull among those that are kept.
+const SLICE_COST: usize = 32 * 1024;
 
 /// An update group.
 pub(super) struct Group<P> {
@@ -96,11 +97,6 @@ impl<P: PrefixKey> Group<P> {
         self.filled = if end >= tables.keys.end() { u32::MAX } else { end };
     }
 
-    /// Takes all routes that are left from the Loc-RIB.
-    pub fn fill_all(&mut self, tables: Tables<'_, P>, shared: &mut Shared) {
-        self.fill(tables.keys.end(), tables, shared);
-    }
-
     /// The best path of a prefix changed.
     pub fn route_changed(&mut self, slot: u32, prefix: P, best: Option<&BestPath>, shared: &mut Shared) {
         if slot >= self.filled {
@@ -161,6 +157,26 @@ impl<P: PrefixKey> Group<P> {
         Some(reader)
     }
 
+    /// A member goes to another group, and a placeholder stays that needs what was told `since`. Unlike
+    /// [`Group::leave`], this frees nothing.
+    pub fn leave_behind(&mut self, peer: PeerId, since: Since) -> Option<Reader> {
+        let reader = self.readers.insert(peer, Reader::placeholder(since))?;
+        self.stream.members.remove(&peer);
+        if let Some(at) = reader.position() {
+            self.stream.journal.leave(at);
+        }
+        self.idle.retain(|idle| *idle != peer);
+        Some(reader)
+    }
+
+    /// The same as [`Group::begin_walk`] for a member that comes from another group.
+    pub fn begin_move(&mut self, from: Former) -> Phase {
+        match self.begin_walk(Since::NOTHING_KNOWN) {
+            Phase::Walk { mark, slot, at, .. } => Phase::Move { from, mark, slot, at },
+            phase => phase,
+        }
+    }
+
     /// Takes a mark for a member that is to walk, and a place in the journal where it goes on afterwards.
     pub fn begin_walk(&mut self, since: Since) -> Phase {
         if self.stream.journal.is_unread() {
@@ -180,28 +196,30 @@ impl<P: PrefixKey> Group<P> {
         }
     }
 
-    /// Appends messages for a member, about `budget` octets; something in any case unless there is nothing left.
+    /// Appends messages for a member, about `budget` octets; none where it took that much work to find nothing to say.
+    /// `old` is the group it moves from.
     pub fn pull(
         &mut self,
         peer: PeerId,
         mut budget: usize,
         out: &mut Vec<Bytes>,
         tables: Tables<'_, P>,
+        old: Option<&Group<P>>,
         shared: &mut Shared,
     ) -> PullState {
-        let first = out.len();
-        while budget > 0 || out.len() == first {
+        while budget > 0 {
             let before = out.len();
-            let Some(counts) = self.step(peer, out, tables, shared) else {
+            let walks = self
+                .readers
+                .get(&peer)
+                .is_some_and(|reader| reader.backlog.is_empty() && reader.is_walking());
+            let Some(counts) = self.step(peer, out, tables, old, shared) else {
                 return self.drained(peer, shared);
             };
             let bytes = out[before..].iter().map(Bytes::len).sum();
-            let mut cost = STEP_COST;
+            let cost = if walks { SLICE_COST } else { STEP_COST };
             if let Some(reader) = self.readers.get_mut(&peer) {
                 reader.count(counts, bytes);
-                if matches!(reader.phase, Phase::Walk { .. }) {
-                    cost = SLICE_COST;
-                }
             }
             budget = budget.saturating_sub(bytes.max(cost));
         }
@@ -224,6 +242,7 @@ impl<P: PrefixKey> Group<P> {
         peer: PeerId,
         out: &mut Vec<Bytes>,
         tables: Tables<'_, P>,
+        old: Option<&Group<P>>,
         shared: &mut Shared,
     ) -> Option<Counts> {
         let reader = self.readers.get_mut(&peer)?;
@@ -232,29 +251,64 @@ impl<P: PrefixKey> Group<P> {
             return Some(counts);
         }
         match reader.phase {
+            Phase::Live { at } => self.live(peer, at, out, tables.keys, &shared.sources),
+            _ => self.walk(peer, out, tables, old, shared),
+        }
+    }
+
+    /// A step of a member's walk.
+    fn walk(
+        &mut self,
+        peer: PeerId,
+        out: &mut Vec<Bytes>,
+        tables: Tables<'_, P>,
+        old: Option<&Group<P>>,
+        shared: &mut Shared,
+    ) -> Option<Counts> {
+        let place = match self.readers.get(&peer)?.phase {
             Phase::Start(since) => {
                 let phase = self.begin_walk(since);
                 self.readers.get_mut(&peer)?.phase = phase;
-                Some(Counts::default())
+                return Some(Counts::default());
             }
-            Phase::Walk { since, mark, slot, at } => {
-                self.fill(self.slices.end_of(slot).min(tables.keys.end()), tables, shared);
-                let end = if self.filled == u32::MAX { self.stream.table.end() } else { tables.keys.end() };
-                let sender = Sender { key: &self.key, sources: &shared.sources };
-                let place = Place { since, mark, slot };
-                let (block, next) = self.slices.slice(&self.stream, place, end, tables.keys, sender);
-                let reader = self.readers.get_mut(&peer)?;
-                let counts = block.map(|block| block.hand_out(peer, out)).unwrap_or_default();
-                match next {
-                    Some(slot) => reader.phase = Phase::Walk { since, mark, slot, at },
-                    None => {
-                        reader.phase = Phase::Live { at };
-                        self.walk_ended(peer);
-                    }
-                }
-                Some(counts)
+            Phase::Moved(from) => {
+                let phase = self.begin_move(from);
+                self.readers.get_mut(&peer)?.phase = phase;
+                return Some(Counts::default());
             }
-            Phase::Live { at } => self.live(peer, at, out, tables.keys, &shared.sources),
+            Phase::Walk { since, mark, slot, .. } => Place { since, from: None, mark, slot },
+            Phase::Move { from, mark, slot, .. } => {
+                Place { since: Since::NOTHING_KNOWN, from: Some(from), mark, slot }
+            }
+            Phase::Live { .. } => return None,
+        };
+        self.fill(self.slices.end_of(place.slot).min(tables.keys.end()), tables, shared);
+        let filled = self.filled == u32::MAX && place.from.is_none();
+        let end = if filled { self.stream.table.end() } else { tables.keys.end() };
+        let sender = |key| Sender { key, sources: &shared.sources };
+        let old = old.map(|old| Side { stream: &old.stream, sender: sender(&old.key) });
+        let (block, next) = self.slices.slice(&self.stream, place, end, tables.keys, sender(&self.key), old);
+        let reader = self.readers.get_mut(&peer)?;
+        let counts = block.map(|block| block.hand_out(peer, out)).unwrap_or_default();
+        match (&mut reader.phase, next) {
+            (Phase::Walk { slot, .. } | Phase::Move { slot, .. }, Some(next)) => *slot = next,
+            (Phase::Walk { at, .. } | Phase::Move { at, .. }, None) => {
+                reader.phase = Phase::Live { at: *at };
+                self.walk_ended(peer);
+            }
+            _ => {}
+        }
+        Some(counts)
+    }
+
+    /// Brings a member that moves from another group to the end of its walk at once.
+    pub fn finish_move(&mut self, peer: PeerId, old: &Group<P>, tables: Tables<'_, P>, shared: &mut Shared) {
+        while self.readers.get(&peer).is_some_and(|reader| reader.former().is_some()) {
+            let mut out = Vec::new();
+            let Some(mut counts) = self.walk(peer, &mut out, tables, Some(old), shared) else { return };
+            if let Some(reader) = self.readers.get_mut(&peer) {
+                reader.backlog.extend(out.into_iter().map(|bytes| (bytes, std::mem::take(&mut counts))));
+            }
         }
     }
 
@@ -311,7 +365,7 @@ impl<P: PrefixKey> Group<P> {
             if self.stream.pending.is_empty() {
                 return None;
             }
-            let walking = self.readers.values().any(|reader| matches!(reader.phase, Phase::Walk { .. }));
+            let walking = self.readers.values().any(Reader::is_walking);
             self.stream.write(walking, keys, Sender { key: &self.key, sources });
             self.slices.clear();
             self.cut();

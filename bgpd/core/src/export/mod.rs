@@ -240,7 +240,8 @@ impl Export {
         self.pass_on();
     }
 
-    /// Appends whole messages for a member, about `max_bytes` of them. [`PullState::More`] comes with at least one.
+    /// Appends whole messages for a member, about `max_bytes` of them. [`PullState::More`] may come with none, where it took
+    /// a slice's work to find nothing to say.
     pub(crate) fn pull(
         &mut self,
         peer: PeerId,

@@ -30,8 +30,26 @@ pub(super) enum Phase {
     Start(Since),
     /// Walks over the table and reads the journal from `at` on afterwards.
     Walk { since: Since, mark: Epoch, slot: u32, at: Position },
+    /// About to walk over the difference to the group it was in; has no place in the journal.
+    Moved(Former),
+    /// Walks over that difference and reads the journal from `at` on afterwards.
+    Move { from: Former, mark: Epoch, slot: u32, at: Position },
     /// Reads the journal.
     Live { at: Position },
+}
+
+/// The group a member was in before, and what it knows from there. The group keeps a place for it until it has walked
+/// over the difference, so that what it was told of is not forgotten there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Former {
+    /// Place of the group among those of the family.
+    pub group: usize,
+    /// The group's serial number.
+    pub serial: u64,
+    /// What was told there before this epoch, the member knows. Of everything else it may know something or not.
+    pub known: Epoch,
+    /// Withdrawals told since, in the group it is in now, it may need.
+    pub withdrawn: Option<Epoch>,
 }
 
 /// A mark that is owed after a walk.
@@ -82,32 +100,54 @@ impl Reader {
         }
     }
 
+    /// What stands in a group for a member that moves to another.
+    pub fn placeholder(since: Since) -> Self {
+        Reader { phase: Phase::Start(since), marker: None, ..Reader::new() }
+    }
+
     /// Its place in the journal, if it has one.
     pub fn position(&self) -> Option<Position> {
         match self.phase {
-            Phase::Start(_) => None,
-            Phase::Walk { at, .. } | Phase::Live { at } => Some(at),
+            Phase::Start(_) | Phase::Moved(_) => None,
+            Phase::Walk { at, .. } | Phase::Move { at, .. } | Phase::Live { at } => Some(at),
         }
+    }
+
+    /// The group it moves from, as long as it does.
+    pub fn former(&self) -> Option<Former> {
+        match self.phase {
+            Phase::Moved(from) | Phase::Move { from, .. } => Some(from),
+            Phase::Start(_) | Phase::Walk { .. } | Phase::Live { .. } => None,
+        }
+    }
+
+    /// Whether it is in the middle of a walk.
+    pub fn is_walking(&self) -> bool {
+        matches!(self.phase, Phase::Walk { .. } | Phase::Move { .. })
     }
 
     /// The oldest withdrawal it may need a tombstone for.
     pub fn needs_withdrawals_since(&self) -> Option<Epoch> {
         match self.phase {
             Phase::Start(since) | Phase::Walk { since, .. } => since.withdrawn,
+            Phase::Moved(from) | Phase::Move { from, .. } => from.withdrawn,
             Phase::Live { .. } => None,
         }
     }
 
     /// Falls out of the journal before a block of this epoch: to walk over what was told from then on.
     pub fn fall_out(&mut self, epoch: Epoch) {
-        let since = match self.phase {
-            Phase::Live { .. } => Since { announced: epoch, withdrawn: Some(epoch) },
-            Phase::Walk { since, .. } | Phase::Start(since) => Since {
-                announced: since.announced,
-                withdrawn: Some(since.withdrawn.map_or(epoch, |known| known.min(epoch))),
-            },
+        let oldest = |known: Option<Epoch>| Some(known.map_or(epoch, |known| known.min(epoch)));
+        self.phase = match self.phase {
+            Phase::Live { .. } => Phase::Start(Since { announced: epoch, withdrawn: Some(epoch) }),
+            Phase::Walk { since, .. } | Phase::Start(since) => {
+                Phase::Start(Since { announced: since.announced, withdrawn: oldest(since.withdrawn) })
+            }
+            // It knows neither all of the one group's any more nor all of the other's.
+            Phase::Moved(from) | Phase::Move { from, .. } => {
+                Phase::Moved(Former { known: 0, withdrawn: oldest(from.withdrawn), ..from })
+            }
         };
-        self.phase = Phase::Start(since);
         if let Some((_, due)) = &mut self.marker {
             *due = Due::Walking;
         }

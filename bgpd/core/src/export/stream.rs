@@ -49,8 +49,6 @@ pub(super) struct Stream<P> {
     used_bytes: usize,
     /// How often the pending queue became empty, and where the journal ended the last time.
     pub emptied: (u64, Position),
-    /// Counts changes of what is told.
-    pub version: u64,
     tombstones: Vec<u32>,
     sweep_at: usize,
     /// The last sweep left some for members that fell out: another is of no use until one of them has caught up.
@@ -79,7 +77,6 @@ impl<P: PrefixKey> Stream<P> {
             used: false,
             used_bytes: 0,
             emptied: (0, 0),
-            version: 0,
             tombstones: Vec::new(),
             sweep_at: SWEEP_MIN,
             blocked: false,
@@ -226,7 +223,6 @@ impl<P: PrefixKey> Stream<P> {
         }
         self.pending.remove_new(new);
         self.used |= all > 0;
-        self.version += all;
     }
 
     /// Encodes a step's worth of what is pending into the journal. `walking`: some member is in the middle of a walk

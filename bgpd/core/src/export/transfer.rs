@@ -1,147 +1,112 @@
 //! A member moves from one group to another in a live session: it is sent the difference and no more.
 //!
-//! Pure. What is left of the old group's journal goes into the member's backlog, after it the difference between what
-//! the two groups have told, and then the member lives on the new group's journal. A member that had not come to the end
-//! of its walk knows less than the group has told: it is sent the withdrawals and walks over the new table.
+//! Pure. What is left of the old group's journal goes into the member's backlog. Then it walks, slice by slice, over
+//! both tables, and is sent what the two groups have told differently; what the new group tells meanwhile it reads in
+//! the journal afterwards, as after any walk. A placeholder stays in the old group, which goes on without the member: what is
+//! told there from then on the member does not know, and what was withdrawn there it must still be told of. So slots and
+//! tombstones stay until it has come to the end. A member that had not come to the end of its walk knows less than the
+//! old group has told: it is sent all of the new table, and withdrawals of what is not in it.
 
-use std::sync::Arc;
+use std::ops::Range;
 
 use causeway_bgp_wire::PrefixKey;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::adj_rib_out::Origin;
-use super::block::{Block, BlockBuilder, Counts};
+use super::adj_rib_out::{Epoch, Origin};
 use super::group::Group;
 use super::pending::Told;
-use super::reader::{Due, Phase};
-use super::sender::{Sender, Sources};
+use super::reader::{Due, Former, Phase};
+use super::sender::Sender;
 use super::stream::{Batch, Stream};
 use super::walk::Since;
 use crate::attrs::AttrSet;
 use crate::event::PeerId;
 use crate::rib::slots::Keys;
 
-/// At most this many prefixes become one block.
-const BLOCK_PREFIXES: usize = 8 * 1024;
-/// About how many octets a block has.
-const BLOCK_BYTES: usize = 64 * 1024;
-
-/// The difference between what two groups have told, for members that move together.
-#[derive(Default)]
-pub(super) struct Differences {
-    last: Option<Difference>,
-}
-
-struct Difference {
-    key: [(u64, u64); 2],
-    everything: bool,
-    blocks: Vec<Arc<Block>>,
-}
-
-impl Differences {
-    /// Forgets what was kept.
-    pub fn clear(&mut self) {
-        self.last = None;
-    }
-
-    /// What turns the old group's table into the new one's; only the withdrawals unless `everything`.
-    fn between<P: PrefixKey>(
-        &mut self,
-        old: &Group<P>,
-        new: &Group<P>,
-        everything: bool,
-        keys: &Keys<P>,
-        sources: &Sources,
-    ) -> &[Arc<Block>] {
-        let key = [(old.serial, old.stream.version), (new.serial, new.stream.version)];
-        let known = self.last.take().filter(|last| last.key == key && last.everything == everything);
-        let difference = known.unwrap_or_else(|| {
-            let sides = Sides {
-                old: Side { stream: &old.stream, sender: Sender { key: &old.key, sources } },
-                new: Side { stream: &new.stream, sender: Sender { key: &new.key, sources } },
-                compared: HashMap::default(),
-            };
-            Difference { key, everything, blocks: sides.difference(everything, keys) }
-        });
-        &self.last.insert(difference).blocks
-    }
-}
-
-/// One of the two groups.
-struct Side<'a, P> {
-    stream: &'a Stream<P>,
-    sender: Sender<'a>,
+/// One of two groups.
+pub(super) struct Side<'a, P> {
+    pub stream: &'a Stream<P>,
+    pub sender: Sender<'a>,
 }
 
 impl<P: PrefixKey> Side<'_, P> {
-    fn told(&self, slot: u32) -> Told {
-        self.stream.table.get(slot).map_or(Told::NEVER, |entry| self.stream.told(entry))
+    fn told(&self, slot: u32) -> Option<Told> {
+        self.stream.table.get(slot).map(|entry| self.stream.told(entry))
+    }
+}
+
+/// What a moving member knows of a prefix.
+enum Known {
+    Nothing,
+    /// What was told, unless it is from the member itself.
+    Exactly(Told),
+    /// It may know something.
+    Perhaps,
+}
+
+impl Known {
+    fn of(from: Former, old: Option<Told>, new: Option<&Told>) -> Known {
+        let withdrawn_since = |told: &&Told| from.withdrawn.is_some_and(|since| told.epoch >= since);
+        match old {
+            Some(told) if told.epoch >= from.known => Known::Perhaps,
+            _ if new.filter(withdrawn_since).is_some() => Known::Perhaps,
+            Some(told) if told.state.attrs.is_some() => Known::Exactly(told),
+            Some(_) | None => Known::Nothing,
+        }
     }
 }
 
 type Pair = (AttrSet, Origin, AttrSet, Origin);
 
-/// The two groups, and which attributes of theirs come to the same.
-struct Sides<'a, P> {
-    old: Side<'a, P>,
-    new: Side<'a, P>,
-    compared: HashMap<Pair, bool, RandomState>,
-}
-
-impl<P: PrefixKey> Sides<'_, P> {
-    fn difference(mut self, everything: bool, keys: &Keys<P>) -> Vec<Arc<Block>> {
-        let mut withdrawn = Batches::default();
-        let mut announced = Batches::default();
-        // Withdrawn from a member whose own path it is in the new group.
-        let mut own = Batch::default();
-        for slot in self.old.stream.table.slots() {
-            let before = self.old.told(slot).state;
-            let after = self.new.told(slot).state;
-            // Of a tombstone a member that has not heard everything may still know something else.
-            let known = before.attrs.is_some() || !everything;
-            if after.attrs.is_none() && known {
-                // Nor is the origin known to be without a path.
-                let origin = before.origin.filter(|_| everything);
-                withdrawn.of(None, origin).add(keys.key(slot), &before, |_, _| false);
-            } else if let (Some(origin), true, false) = (after.origin, known, everything) {
-                own.only.push((origin, keys.key(slot)));
+/// What a member that comes from the one group is told of these slots so that it knows what the other has told before
+/// `mark`: withdrawals first, then by attributes and origin in the order of the table.
+pub(super) fn difference<P: PrefixKey>(
+    from: Former,
+    old: Side<'_, P>,
+    new: Side<'_, P>,
+    slots: Range<u32>,
+    mark: Epoch,
+    keys: &Keys<P>,
+) -> Vec<Batch<P>> {
+    let mut compared: HashMap<Pair, bool, RandomState> = HashMap::default();
+    let mut withdrawn = Batches::default();
+    let mut announced = Batches::default();
+    // Withdrawn from a member whose own path it is now.
+    let mut own = Batch::default();
+    for slot in slots {
+        let (before, after) = (old.told(slot), new.told(slot));
+        let known = Known::of(from, before, after.as_ref());
+        let origin = after.as_ref().and_then(|told| told.state.origin);
+        let later = after.as_ref().is_some_and(|told| told.epoch >= mark);
+        let attrs = after.and_then(|told| told.state.attrs).filter(|_| !later);
+        match (known, attrs) {
+            (Known::Nothing, None) => {}
+            // The journal tells it, but not to the origin.
+            (_, None) if later => own.only.extend(origin.map(|origin| (origin, keys.key(slot)))),
+            (Known::Exactly(told), None) => {
+                withdrawn.of(None, told.state.origin).shared.push(keys.key(slot));
+            }
+            (Known::Perhaps, None) => withdrawn.of(None, None).shared.push(keys.key(slot)),
+            (Known::Nothing, Some(attrs)) => announced.of(Some(attrs), origin).shared.push(keys.key(slot)),
+            (Known::Perhaps, Some(attrs)) => {
+                own.only.extend(origin.map(|origin| (origin, keys.key(slot))));
+                announced.of(Some(attrs), origin).shared.push(keys.key(slot));
+            }
+            (Known::Exactly(told), Some(attrs)) => {
+                let Some(before) = told.state.attrs.clone() else { continue };
+                let pair = (before, told.state.origin, attrs.clone(), origin);
+                let same = *compared.entry(pair).or_insert_with_key(|(before, was, after, is)| {
+                    let sent = old.sender.sent(before, *was);
+                    sent.is_some() && sent == new.sender.sent(after, *is)
+                });
+                if !(same && told.state.origin == origin) {
+                    announced.of(Some(attrs), origin).add(keys.key(slot), &told.state, |_, _| same);
+                }
             }
         }
-        for slot in self.new.stream.table.slots().filter(|_| everything) {
-            let (before, after) = (self.old.told(slot).state, self.new.told(slot).state);
-            let Some(attrs) = &after.attrs else { continue };
-            let same = before
-                .attrs
-                .as_ref()
-                .is_some_and(|known| self.same_attributes((known, before.origin), (attrs, after.origin)));
-            if !(same && before.origin == after.origin) {
-                announced.of(after.attrs, after.origin).add(keys.key(slot), &before, |_, _| same);
-            }
-        }
-        let (mut blocks, mut builder, mut octets) = (Vec::new(), BlockBuilder::default(), Vec::new());
-        let withdrawn = std::iter::once(own).chain(withdrawn.batches).map(|batch| (batch, self.old.sender));
-        let announced = announced.batches.into_iter().map(|batch| (batch, self.new.sender));
-        for (mut batch, sender) in withdrawn.chain(announced) {
-            // Who moves later may be an origin, so every origin gets octets of its own.
-            batch.encode(self.new.stream.context(), sender, &mut builder, &mut octets, |_| true);
-            if builder.len() >= BLOCK_BYTES {
-                blocks.extend(builder.finish(0).map(Arc::new));
-            }
-        }
-        blocks.extend(builder.finish(0).map(Arc::new));
-        blocks
     }
-
-    /// Whether attributes of the old group look to its members as those of the new one do to its own.
-    fn same_attributes(&mut self, before: (&AttrSet, Origin), after: (&AttrSet, Origin)) -> bool {
-        let (old, new) = (self.old.sender, self.new.sender);
-        let pair = (before.0.clone(), before.1, after.0.clone(), after.1);
-        *self.compared.entry(pair).or_insert_with(|| {
-            let sent = old.sent(before.0, before.1);
-            sent.is_some() && sent == new.sent(after.0, after.1)
-        })
-    }
+    std::iter::once(own).chain(withdrawn.batches).chain(announced.batches).collect()
 }
 
 /// Batches by attributes and origin, in the order they came into being.
@@ -157,54 +122,39 @@ impl<P> Default for Batches<P> {
 }
 
 impl<P: PrefixKey> Batches<P> {
-    /// A batch of these that is not full.
     fn of(&mut self, attrs: Option<AttrSet>, origin: Origin) -> &mut Batch<P> {
-        let index = self.by_key.entry((attrs.clone(), origin)).or_insert(usize::MAX);
-        if self.batches.get(*index).is_none_or(|batch| batch.shared.len() >= BLOCK_PREFIXES) {
-            *index = self.batches.len();
-            self.batches.push(Batch { attrs, except: origin, ..Batch::default() });
-        }
-        &mut self.batches[*index]
+        let batches = &mut self.batches;
+        let index = *self.by_key.entry((attrs.clone(), origin)).or_insert_with(|| {
+            batches.push(Batch { attrs, except: origin, ..Batch::default() });
+            batches.len() - 1
+        });
+        &mut batches[index]
     }
 }
 
-/// Moves a member. Returns false where it is none of the old group's.
-pub(super) fn transfer<P: PrefixKey>(
-    old: &mut Group<P>,
-    new: &mut Group<P>,
-    peer: PeerId,
-    differences: &mut Differences,
-    keys: &Keys<P>,
-    sources: &Sources,
-) -> bool {
-    let Some(reader) = old.readers.get(&peer) else { return false };
+/// Moves a member, which moves from no other group, out of the group at a place of the family's.
+pub(super) fn transfer<P: PrefixKey>(old: (usize, &mut Group<P>), new: &mut Group<P>, peer: PeerId) {
+    let (group, old) = old;
+    let Some(reader) = old.readers.get(&peer) else { return };
     let rest = reader.position().map(|at| old.rest_of_journal(peer, at)).unwrap_or_default();
     let phase = reader.phase;
-    // What nobody there reads is not told by the journal but by walks and by the difference.
-    if new.stream.journal.is_unread() {
-        new.stream.absorb();
-    }
-    let knows_everything = matches!(phase, Phase::Live { .. });
-    let knows_nothing = phase == Phase::Start(Since::NOTHING_KNOWN);
-    let mut owed = rest;
-    if !knows_nothing {
-        for block in differences.between(old, new, knows_everything, keys, sources) {
-            let mut out = Vec::new();
-            let mut counts = block.hand_out(peer, &mut out);
-            owed.extend(out.into_iter().map(|bytes| (bytes, std::mem::take::<Counts>(&mut counts))));
-        }
-    }
-    let Some(mut reader) = old.leave(peer) else { return false };
-    reader.backlog.extend(owed);
-    reader.idle = false;
-    reader.phase = if knows_everything {
-        Phase::Live { at: new.stream.journal.join() }
-    } else {
-        new.begin_walk(Since::NOTHING_KNOWN)
+    let needed = reader.needs_withdrawals_since();
+    let told_from_now_on = old.stream.mark();
+    let withdrawn = Some(needed.map_or(told_from_now_on, |needed| needed.min(told_from_now_on)));
+    let Some(mut reader) = old.leave_behind(peer, Since { announced: told_from_now_on, withdrawn }) else {
+        return;
     };
+    reader.backlog.extend(rest);
+    reader.idle = false;
     if let Some((_, due)) = &mut reader.marker {
-        *due = if knows_everything { new.due_now() } else { Due::Walking };
+        *due = Due::Walking;
     }
+    reader.phase = match phase {
+        Phase::Start(Since::NOTHING_KNOWN) => phase,
+        _ => {
+            let known = if matches!(phase, Phase::Live { .. }) { told_from_now_on } else { 0 };
+            new.begin_move(Former { group, serial: old.serial, known, withdrawn: None })
+        }
+    };
     new.join(peer, reader);
-    true
 }

@@ -12,8 +12,10 @@ use hashbrown::HashMap;
 
 use super::adj_rib_out::{Epoch, Origin};
 use super::block::{Block, BlockBuilder};
+use super::reader::Former;
 use super::sender::Sender;
 use super::stream::{Batch, Stream};
+use super::transfer::{Side, difference};
 use crate::attrs::AttrSet;
 use crate::rib::slots::Keys;
 
@@ -39,6 +41,8 @@ impl Since {
 pub(super) struct Place {
     /// What the member does not know.
     pub since: Since,
+    /// The group it moves from.
+    pub from: Option<Former>,
     /// What is told from this epoch on it reads in the journal.
     pub mark: Epoch,
     /// First slot of the slice.
@@ -70,7 +74,7 @@ impl Slices {
         slot.saturating_add(self.slots)
     }
 
-    /// The slice at this place, and the slot the next begins at: `None` where this one was the last, since it came to
+    /// `old` is what the member moves from. The slice at this place, and the slot the next begins at: `None` where this one was the last, since it came to
     /// `end`. That may be the end of the table as it was when the slice was made, since what comes after was told after
     /// the mark.
     pub fn slice<P: PrefixKey>(
@@ -80,13 +84,21 @@ impl Slices {
         end: u32,
         keys: &Keys<P>,
         sender: Sender<'_>,
+        old: Option<Side<'_, P>>,
     ) -> (Option<Arc<Block>>, Option<u32>) {
         if let Some(slice) = self.kept.iter().find(|slice| slice.place == place) {
             return (slice.block.clone(), slice.next);
         }
         let next = self.end_of(place.slot);
         let mut octets = Vec::new();
-        for mut batch in batches(stream, place, next.min(stream.table.end()), keys) {
+        let batches = match (place.from, old) {
+            (Some(from), Some(old)) => {
+                let slots = place.slot..next.min(stream.table.end().max(old.stream.table.end()));
+                difference(from, old, Side { stream, sender }, slots, place.mark, keys)
+            }
+            _ => batches(stream, place, next.min(stream.table.end()), keys),
+        };
+        for mut batch in batches {
             // Slices are kept for members still to come, so every origin gets octets of its own.
             batch.encode(stream.context(), sender, &mut self.builder, &mut octets, |_| true);
         }

@@ -193,6 +193,23 @@ fn rfc7313_4_an_enhanced_refresh_is_framed_and_complete() {
     harness.check();
 }
 
+/// Accepts all but one prefix.
+fn without(prefix: &str) -> Arc<ExportPolicy> {
+    let rule = Rule {
+        id: "test".into(),
+        conditions: Conditions {
+            prefix: Some(crate::policy::PrefixMatch {
+                prefix: prefix.parse().unwrap(),
+                operator: crate::policy::PrefixOperator::Equal,
+            }),
+            ..Conditions::default()
+        },
+        action: Action::Reject,
+    };
+    let chain = RuleChain { v4: vec![rule], v6: vec![] };
+    Arc::new(ExportPolicy::new(chain, ExportDefault::AcceptedExcept(vec![])))
+}
+
 #[test]
 fn a_live_change_of_policy_sends_the_difference_to_who_it_concerns() {
     let mut harness = harness();
@@ -201,19 +218,7 @@ fn a_live_change_of_policy_sends_the_difference_to_who_it_concerns() {
     }
     clients(&mut harness, [1, 2]);
     let before = harness.receivers[&PeerId(1)].updates;
-    let rule = Rule {
-        id: "test".into(),
-        conditions: Conditions {
-            prefix: Some(crate::policy::PrefixMatch {
-                prefix: "10.7.0.0/24".parse().unwrap(),
-                operator: crate::policy::PrefixOperator::Equal,
-            }),
-            ..Conditions::default()
-        },
-        action: Action::Reject,
-    };
-    let chain = RuleChain { v4: vec![rule], v6: vec![] };
-    let policy = Arc::new(ExportPolicy::new(chain, ExportDefault::AcceptedExcept(vec![])));
+    let policy = without("10.7.0.0/24");
     let others = harness.receivers[&PeerId(2)].updates;
     let equal =
         ExportParams { policy: Arc::new(ExportPolicy::accept_all()), ..v4_only(SessionKind::Ibgp, true) };
@@ -229,6 +234,37 @@ fn a_live_change_of_policy_sends_the_difference_to_who_it_concerns() {
     assert_eq!(harness.receivers[&PeerId(1)].updates, before + 2);
     assert_eq!(harness.receivers[&PeerId(1)].needless, 0);
     assert_eq!(harness.receivers[&PeerId(2)].updates, others);
+}
+
+#[test]
+fn a_member_moves_slice_by_slice_while_routes_change() {
+    let mut harness = harness();
+    // Ten slices.
+    for number in 0..80u32 {
+        harness.announce(&format!("10.{number}.0.0/24"), attributes(1 + number), LOCAL);
+    }
+    clients(&mut harness, [1, 2]);
+    let policy = without("10.79.0.0/24");
+    harness.change(1, ExportParams { policy, ..v4_only(SessionKind::Ibgp, true) });
+    for slice in 0..9 {
+        assert!(harness.pull(1, 1).is_empty(), "no difference in slice {slice}");
+        assert!(harness.ready.contains(&PeerId(1)), "and there is more to do");
+    }
+    // What has been walked over and what has not; what its old group tells meanwhile it is not told.
+    for number in [3, 77, 78] {
+        harness.withdraw(&format!("10.{number}.0.0/24"));
+    }
+    harness.announce("10.78.0.0/24", attributes(1), LOCAL);
+    harness.pull(2, 65_536);
+    assert_eq!(harness.export.v4.groups().count(), 2);
+    harness.drain();
+    harness.check();
+    assert_eq!(harness.receivers[&PeerId(1)].table.len(), 77);
+    harness.change(2, harness.receivers[&PeerId(1)].params.clone());
+    harness.drain();
+    harness.check();
+    assert_eq!(harness.export.v4.groups().count(), 1, "the old group is gone with its last member");
+    assert!(harness.receivers.values().all(|receiver| receiver.needless <= 1));
 }
 
 #[test]

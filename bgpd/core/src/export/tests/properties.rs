@@ -49,6 +49,14 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Members that are up move between groups, over and over.
+fn moves() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        16 => op(),
+        6 => (0..6u8, 0..6u8).prop_map(|(peer, variant)| Op::Change { peer, variant }),
+    ]
+}
+
 fn prefix(number: u8) -> Prefix {
     let number = u16::from(number);
     match number % 4 {
@@ -149,6 +157,18 @@ proptest! {
     #[test]
     fn members_that_fall_out_of_the_journal_too(ops in prop::collection::vec(op(), 1..150)) {
         run(&ops, Limits { journal_bytes: 700, tombstones: 1_000, slice_slots: 4 });
+    }
+
+    #[test]
+    fn members_that_move_between_groups_too(
+        ops in prop::collection::vec(moves(), 1..200),
+        journal_bytes in prop_oneof![Just(700), Just(8 << 20)],
+    ) {
+        let mut all: Vec<Op> = (0..6).map(|peer| Op::Up { peer, variant: peer % 3 }).collect();
+        all.extend(ops);
+        let harness = run(&all, Limits { journal_bytes, tombstones: 1_000, slice_slots: 4 });
+        let places: usize = harness.export.v4.groups().map(|group| group.readers.len()).sum();
+        prop_assert_eq!(places, harness.receivers.len(), "nobody's place is kept in a group it has left");
     }
 
     #[test]
