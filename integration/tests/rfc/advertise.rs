@@ -202,6 +202,7 @@ pub fn cases() -> Vec<Case> {
         case("RFC 4271 §9.2: an equal announcement is not advertised again", |site| {
             let _speaker = Config::new().peer(2, 65002).peer(3, 65003).start(site)?;
             let mut watcher = established(site, 3, 65003)?;
+            watcher.until("both ends", |watcher| watcher.end_of_rib.len() == 2)?;
             let mut peer = established(site, 2, 65002)?;
             let octets = update(&[], &[origin(0), as_path(&[65002]), next_hop(site.v4(2))], &nlri(PREFIX));
             peer.send(&octets)?;

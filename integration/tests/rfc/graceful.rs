@@ -40,6 +40,8 @@ fn before(site: &Site, open: &Open) -> Result<(Speaker, Peer, Peer)> {
     peer.send(&[announce(site, FIRST), announce(site, SECOND), message(UPDATE, END_OF_RIB)].concat())?;
     watcher.route(FIRST)?;
     watcher.route(SECOND)?;
+    // Its own first sending may come after them.
+    watcher.until("both ends", |watcher| watcher.end_of_rib.len() == 2)?;
     Ok((speaker, peer, watcher))
 }
 
