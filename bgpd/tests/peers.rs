@@ -1,5 +1,5 @@
 //! Peer tasks over real sockets on loopback: passwords, GTSM, who connects to whom, back pressure, last words.
-//! The test is the speaker, but in `reflection`, where the real one runs.
+//! The test is the speaker, but in `reflection` and `unruly`, where the real one runs.
 
 #[cfg(test)]
 mod peers {
@@ -8,4 +8,5 @@ mod peers {
     mod listening;
     mod reflection;
     pub mod rig;
+    mod unruly;
 }

@@ -39,19 +39,25 @@ spec: {cidr: 10.0.0.0/8}
 apiVersion: causeway.dev/v1alpha1
 kind: BGPPeer
 metadata: {name: clients}
-spec: {peerRange: 127.2.0.0/16, asNumber: internal, passive: true, reflection: Client}
+spec: {peerRange: 127.2.0.0/16, asNumber: internal, passive: true, reflection: Client, maxPrefixes: {ipv4: 8}}
 ";
 
 /// A client: announces 10.0.<number>.0/24 with a MED, and keeps what it is told of the others.
-struct Client {
-    number: u8,
-    stream: TcpStream,
+pub struct Client {
+    pub number: u8,
+    pub stream: TcpStream,
     /// Third octet of the prefix → MED.
-    table: BTreeMap<u8, u32>,
+    pub table: BTreeMap<u8, u32>,
 }
 
 impl Client {
-    async fn connect(number: u8, to: SocketAddr, receive_buffer: Option<u32>) -> Client {
+    /// Brings a session up.
+    pub async fn connect(number: u8, to: SocketAddr, receive_buffer: Option<u32>) -> Client {
+        Client::try_connect(number, to, receive_buffer).await.expect("an OPEN and a KEEPALIVE")
+    }
+
+    /// The same, but for one that is refused.
+    pub async fn try_connect(number: u8, to: SocketAddr, receive_buffer: Option<u32>) -> Option<Client> {
         let socket = TcpSocket::new_v4().unwrap();
         if let Some(size) = receive_buffer {
             socket.set_recv_buffer_size(size).unwrap();
@@ -63,25 +69,31 @@ impl Client {
         let open = Open::new(Asn(64512), 0, Ipv4Addr::new(192, 0, 2, number), families);
         let mut octets = Vec::new();
         causeway_bgp_wire::encode_open(&open, &mut octets);
-        stream.write_all(&[octets, keepalive()].concat()).await.unwrap();
-        assert_eq!(read_message(&mut stream).await.expect("an OPEN").0, 1);
-        assert_eq!(read_message(&mut stream).await.expect("a KEEPALIVE").0, 4);
-        Client { number, stream, table: BTreeMap::new() }
+        stream.write_all(&[octets, keepalive()].concat()).await.ok()?;
+        let answers = [read_message(&mut stream).await?.0, read_message(&mut stream).await?.0];
+        (answers == [1, 4]).then(|| Client { number, stream, table: BTreeMap::new() })
     }
 
-    async fn announce(&mut self, med: u32) {
+    /// Announces its prefix.
+    pub async fn announce(&mut self, med: u32) {
+        self.announce_all(med, [self.number]).await;
+    }
+
+    /// Announces prefixes by their third octets.
+    pub async fn announce_all(&mut self, med: u32, prefixes: impl IntoIterator<Item = u8>) {
+        let nlri: Vec<u8> = prefixes.into_iter().flat_map(|number| [24, 10, 0, number]).collect();
         let mut octets = vec![0xff; 16];
-        octets.extend_from_slice(&[0, 55, 2, 0, 0, 0, 28]);
+        octets.extend_from_slice(&[0, 51 + nlri.len() as u8, 2, 0, 0, 0, 28]);
         octets.extend_from_slice(&[0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 192, 0, 2, self.number]);
         octets.extend_from_slice(&[0x80, 4, 4]);
         octets.extend_from_slice(&med.to_be_bytes());
         octets.extend_from_slice(&[0x40, 5, 4, 0, 0, 0, 100]);
-        octets.extend_from_slice(&[24, 10, 0, self.number]);
+        octets.extend_from_slice(&nlri);
         self.stream.write_all(&octets).await.unwrap();
     }
 
     /// Reads until the table is this one.
-    async fn reaches(&mut self, wanted: &BTreeMap<u8, u32>) {
+    pub async fn reaches(&mut self, wanted: &BTreeMap<u8, u32>) {
         let read = async {
             while self.table != *wanted {
                 let (kind, body) = read_message(&mut self.stream).await.expect("the session lasts");
@@ -113,7 +125,7 @@ impl Client {
 }
 
 /// Runs the speaker until `story` is over.
-async fn with_speaker(helpers: usize, story: impl AsyncFnOnce(SocketAddr)) {
+pub async fn with_speaker(helpers: usize, story: impl AsyncFnOnce(SocketAddr)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rr.yaml");
     std::fs::write(&path, DOCUMENTS).unwrap();
