@@ -30,6 +30,9 @@ const WAIT_PER_MEMBER: Duration = Duration::from_micros(3);
 const WAIT_MIN: Duration = Duration::from_millis(1);
 const WAIT_MAX: Duration = Duration::from_millis(20);
 
+/// After this long a round is broken off, so that the speaker answers and hears others meanwhile.
+const ROUND_MAX: Duration = Duration::from_millis(50);
+
 /// More flushers than this bring nothing: one thread pulls for all of them.
 const FLUSHERS_MAX: usize = 8;
 
@@ -141,10 +144,9 @@ impl State {
         } else {
             self.write(&mut woken);
         }
-        if self.fan_out.woken.is_empty() {
-            // Its memory is used again.
-            self.fan_out.woken = woken;
-        }
+        // Who had no turn comes before who was woken meanwhile; the memory is used again.
+        woken.append(&mut self.fan_out.woken);
+        self.fan_out.woken = woken;
         self.follow();
     }
 
@@ -152,7 +154,9 @@ impl State {
     fn write(&mut self, woken: &mut VecDeque<PeerId>) {
         let now = Instant::now();
         let mut data = std::mem::take(&mut self.fan_out.data);
-        for id in woken.drain(..) {
+        while now.elapsed() < ROUND_MAX
+            && let Some(id) = woken.pop_front()
+        {
             if let Some(outlet) = self.pull(id, &mut data)
                 && outlet.outbox.send(now, &mut data) == Sent::Drained
             {
@@ -164,13 +168,18 @@ impl State {
 
     /// Pulls for all, and writes together with the flushers.
     fn share(&mut self, woken: &mut VecDeque<PeerId>) {
+        let begun = Instant::now();
         let mut writes = Vec::with_capacity(woken.len());
-        for peer in woken.drain(..).rev() {
+        while begun.elapsed() < ROUND_MAX
+            && let Some(peer) = woken.pop_front()
+        {
             let mut data = Vec::new();
             if let Some(outlet) = self.pull(peer, &mut data) {
                 writes.push(Flush { peer, outlet, data });
             }
         }
+        // The pile is taken from the end.
+        writes.reverse();
         let pile = Arc::new(Pile(Mutex::new(writes)));
         for flusher in &self.fan_out.flushers {
             // A flusher lives as long as the runtime.
