@@ -8,94 +8,21 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use causeway_bgp_core::config::{
-    Config, Distance, MaxPrefixes, NextHopMode, Password, PeerConfig, PeerKey, PeerSettings, RemoteAs, Role,
-    SessionConfig,
-};
-use causeway_bgp_core::event::{Input, Output, PeerId, PullState, SessionInfo};
-use causeway_bgp_core::policy::{ExportPolicy, ImportPolicy};
-use causeway_bgp_core::speaker::{Speaker, StartMode};
+use causeway_bgp_core::event::{Input, Output, PeerId, PullState};
+use causeway_bgp_core::speaker::Speaker;
 use causeway_bgp_wire::encode::{EncodeContext, EncodedAttributes};
 use causeway_bgp_wire::{
-    Asn, DecodeContext, Family, FamilySet, Ipv4Prefix, Message, Nlri, Origin, PathAttributes, PrefixKey,
-    SessionKind,
+    DecodeContext, Family, Ipv4Prefix, Message, Nlri, Origin, PathAttributes, PrefixKey, SessionKind,
 };
 
-const ASN: Asn = Asn(64512);
-const V4: FamilySet = FamilySet::only(Family::Ipv4Unicast);
-const SELF: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+#[path = "../tests/reflector/clients.rs"]
+mod clients;
 
-fn address(client: u32) -> Ipv4Addr {
-    Ipv4Addr::from(0x0a80_0000 + client)
-}
-
-fn config(clients: u32) -> Config {
-    let settings = PeerSettings {
-        name: "client".to_owned(),
-        session: SessionConfig {
-            local_as: ASN,
-            remote_as: RemoteAs::Internal,
-            router_id: SELF,
-            hold_time: Duration::from_secs(90),
-            keepalive_time: Duration::from_secs(30),
-            connect_retry_time: Duration::from_secs(5),
-            passive: true,
-            families: V4,
-            distance: Distance::Ttl(255),
-            source: None,
-            password: Password::None,
-            graceful_restart: None,
-            reachable_by: None,
-        },
-        import: Arc::new(ImportPolicy::accept_all()),
-        export: Arc::new(ExportPolicy::accept_all()),
-        next_hop_mode: NextHopMode::Auto,
-        client: true,
-        allowed_local_as: 0,
-        max_prefixes: MaxPrefixes::default(),
-        max_restart_time: Duration::ZERO,
-    };
-    let key = |client| PeerKey { address: address(client).into(), port: None };
-    Config {
-        node: "reflector".to_owned(),
-        role: Role::Reflector,
-        local_as: ASN,
-        router_id: SELF,
-        cluster_id: Some(SELF),
-        address_v4: Some(SELF),
-        address_v6: None,
-        max_paths: 1,
-        graceful_restart: None,
-        own: Vec::new(),
-        peers: (0..clients).map(|n| PeerConfig { key: key(n), settings: settings.clone() }).collect(),
-        ranges: Vec::new(),
-    }
-}
-
-fn session(client: u32) -> Arc<SessionInfo> {
-    Arc::new(SessionInfo {
-        remote_as: ASN,
-        local_as: ASN,
-        router_id: address(client),
-        local_address: IpAddr::V4(SELF),
-        local_link_local: None,
-        remote_address: address(client).into(),
-        families: V4,
-        four_octet_as: true,
-        extended_message: false,
-        route_refresh: true,
-        enhanced_refresh: false,
-        graceful: None,
-        hold_time: Duration::from_secs(90),
-        keepalive_time: Duration::from_secs(30),
-        capabilities: Vec::new(),
-    })
-}
+use clients::{V4, address, session};
 
 /// What a client announces, as it comes over the wire.
 fn message(client: u32, prefixes: u32, med: Option<u32>) -> Vec<u8> {
@@ -137,14 +64,7 @@ struct Reflector {
 impl Reflector {
     fn new(clients: u32) -> Self {
         let now = Instant::now();
-        let mut speaker = Speaker::new(now, StartMode { restarting: false, fib: false });
-        speaker.handle(now, Input::Configure(Arc::new(config(clients))));
-        let mut peers = Vec::new();
-        while let Some(output) = speaker.poll_output() {
-            if let Output::PeerAdded { peer, .. } = output {
-                peers.push(peer);
-            }
-        }
+        let (speaker, peers) = clients::reflector(now, clients);
         Reflector { speaker, peers, now, out: Vec::new(), slices: 0, octets: 0, stopped: None }
     }
 

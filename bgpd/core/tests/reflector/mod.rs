@@ -2,27 +2,21 @@
 //!
 //! What `examples/flap_cost.rs` counts instructions of and `cost_of_change.rs` counts allocations of. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
+use std::time::Instant;
 
 use bytes::Bytes;
 use causeway_bgp_core::Updates;
-use causeway_bgp_core::config::{
-    Config, Distance, MaxPrefixes, NextHopMode, Password, PeerConfig, PeerKey, PeerSettings, RemoteAs, Role,
-    SessionConfig,
-};
-use causeway_bgp_core::event::{Input, Output, PeerId, PullState, SessionInfo};
-use causeway_bgp_core::policy::{ExportPolicy, ImportPolicy};
-use causeway_bgp_core::speaker::{Speaker, StartMode};
+use causeway_bgp_core::event::{Input, Output, PeerId, PullState};
+use causeway_bgp_core::speaker::Speaker;
 use causeway_bgp_wire::{
-    Announcement, AsPath, Asn, Family, FamilySet, Ipv4Prefix, NlriList, Origin, PathAttributes, PrefixKey,
-    Update,
+    Announcement, AsPath, Asn, Ipv4Prefix, NlriList, Origin, PathAttributes, PrefixKey, Update,
 };
 
-const ASN: Asn = Asn(64512);
-const V4: FamilySet = FamilySet::only(Family::Ipv4Unicast);
-const SELF: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+mod clients;
+
+use clients::{address, session};
+
 /// Clients that announce; the others are members that are sent it.
 const FEEDERS: u32 = 2;
 
@@ -35,73 +29,6 @@ pub enum Kind {
     Attributes,
     /// The best path moves to the second feeder and back.
     Feeders,
-}
-
-fn address(client: u32) -> Ipv4Addr {
-    Ipv4Addr::from(0x0a80_0000 + client)
-}
-
-fn config(clients: u32) -> Config {
-    let settings = PeerSettings {
-        name: "client".to_owned(),
-        session: SessionConfig {
-            local_as: ASN,
-            remote_as: RemoteAs::Internal,
-            router_id: SELF,
-            hold_time: Duration::from_secs(90),
-            keepalive_time: Duration::from_secs(30),
-            connect_retry_time: Duration::from_secs(5),
-            passive: true,
-            families: V4,
-            distance: Distance::Ttl(255),
-            source: None,
-            password: Password::None,
-            graceful_restart: None,
-            reachable_by: None,
-        },
-        import: Arc::new(ImportPolicy::accept_all()),
-        export: Arc::new(ExportPolicy::accept_all()),
-        next_hop_mode: NextHopMode::Auto,
-        client: true,
-        allowed_local_as: 0,
-        max_prefixes: MaxPrefixes::default(),
-        max_restart_time: Duration::ZERO,
-    };
-    let key = |client| PeerKey { address: address(client).into(), port: None };
-    Config {
-        node: "reflector".to_owned(),
-        role: Role::Reflector,
-        local_as: ASN,
-        router_id: SELF,
-        cluster_id: Some(SELF),
-        address_v4: Some(SELF),
-        address_v6: None,
-        max_paths: 1,
-        graceful_restart: None,
-        own: Vec::new(),
-        peers: (0..clients).map(|n| PeerConfig { key: key(n), settings: settings.clone() }).collect(),
-        ranges: Vec::new(),
-    }
-}
-
-fn session(client: u32) -> Arc<SessionInfo> {
-    Arc::new(SessionInfo {
-        remote_as: ASN,
-        local_as: ASN,
-        router_id: address(client),
-        local_address: IpAddr::V4(SELF),
-        local_link_local: None,
-        remote_address: address(client).into(),
-        families: V4,
-        four_octet_as: true,
-        extended_message: false,
-        route_refresh: true,
-        enhanced_refresh: false,
-        graceful: None,
-        hold_time: Duration::from_secs(90),
-        keepalive_time: Duration::from_secs(30),
-        capabilities: Vec::new(),
-    })
 }
 
 fn prefix(number: u32) -> Ipv4Prefix {
@@ -144,14 +71,7 @@ impl Reflector {
     pub fn new(members: u32, per_set: u32) -> Self {
         let clients = FEEDERS + members;
         let now = Instant::now();
-        let mut speaker = Speaker::new(now, StartMode { restarting: false, fib: false });
-        speaker.handle(now, Input::Configure(Arc::new(config(clients))));
-        let mut peers = Vec::new();
-        while let Some(output) = speaker.poll_output() {
-            if let Output::PeerAdded { peer, .. } = output {
-                peers.push(peer);
-            }
-        }
+        let (mut speaker, peers) = clients::reflector(now, clients);
         for (client, peer) in (0..).zip(&peers) {
             speaker.handle(now, Input::SessionUp { peer: *peer, session: session(client) });
         }
