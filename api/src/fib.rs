@@ -22,6 +22,7 @@
 //! Order matters and is kept: a later message about the same prefix, group or next hop replaces the earlier one.
 
 pub mod codec;
+mod fields;
 
 use std::net::IpAddr;
 
@@ -30,12 +31,12 @@ use ipnetwork::IpNetwork;
 pub use codec::{DecodeError, Decoder, Message};
 
 /// The version both ends must say in their `Hello`; another one ends the connection.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The longest frame body, in bytes. Every message that obeys the limits below fits.
-pub const MAX_FRAME: usize = 16 * 1024;
+pub const MAX_FRAME: usize = 32 * 1024;
 
-/// The most next hops in one group (the kernel allows more; `maxPaths` does not).
+/// The most next hops in one group, and as many backups (the kernel allows more; `maxPaths` does not).
 pub const MAX_GROUP: usize = 256;
 
 /// The most subnets named in one link message; further ones are left out by the encoder.
@@ -43,6 +44,9 @@ pub const MAX_SUBNETS: usize = 256;
 
 /// The longest reason or device name, in bytes of UTF-8; the encoder cuts longer ones at a character.
 pub const MAX_TEXT: usize = 512;
+
+/// The highest VXLAN network identifier.
+pub const MAX_VNI: u32 = 0xff_ffff;
 
 /// An address family of the feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,12 +87,46 @@ impl NextHop {
 }
 
 /// One next hop of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupMember {
     /// Where to.
     pub next_hop: NextHop,
     /// Its share of the flows, 1 to 255 (the kernel's `rtnh_hops` + 1); 1 everywhere is plain ECMP.
     pub weight: u8,
+    /// The tunnel its path asks for (RFC 9012), where one does. It says where a tunnel would end, not that there must
+    /// be one: that is decided by pool and subnets.
+    pub tunnel: Option<TunnelEndpoint>,
+}
+
+impl GroupMember {
+    /// A member of weight 1 without a tunnel.
+    pub fn plain(next_hop: NextHop) -> GroupMember {
+        GroupMember { next_hop, weight: 1, tunnel: None }
+    }
+}
+
+/// The kind of tunnel an advertised path asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TunnelType {
+    /// Either: the path offers both with the same endpoint.
+    Any,
+    /// VXLAN (RFC 9012 tunnel type 8).
+    Vxlan,
+    /// IP in IP (RFC 9012 tunnel type 7).
+    Ipip,
+}
+
+/// Where a tunnel ends, as the path says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TunnelEndpoint {
+    /// The kind.
+    pub kind: TunnelType,
+    /// The egress endpoint: the outer destination address.
+    pub address: IpAddr,
+    /// VXLAN: the network identifier, at most [`MAX_VNI`], where the path says one.
+    pub vni: Option<u32>,
+    /// VXLAN: the MAC address of the egress endpoint, where the path says one.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// What bgpd says.
@@ -121,6 +159,8 @@ pub enum Command {
         id: u32,
         /// 1 to [`MAX_GROUP`] next hops. They may be of another family than the routes (RFC 8950).
         members: Vec<GroupMember>,
+        /// Up to [`MAX_GROUP`] next hops that are used at once, before bgpd has said anything, when no member resolves.
+        backups: Vec<GroupMember>,
     },
     /// The group is no longer used. A group that routes still name is deleted when the last of them goes.
     GroupDelete {

@@ -413,8 +413,13 @@ fn command(update: FibUpdate) -> Command {
             id,
             members: next_hops
                 .into_iter()
-                .map(|(address, weight)| fib::GroupMember { next_hop: NextHop::global(address), weight })
+                .map(|(address, weight)| fib::GroupMember {
+                    next_hop: NextHop::global(address),
+                    weight,
+                    tunnel: None,
+                })
                 .collect(),
+            backups: Vec::new(),
         },
         FibUpdate::GroupGone(id) => Command::GroupDelete { id },
         FibUpdate::Route { prefix, group, generation } => {
@@ -545,7 +550,7 @@ mod tests {
     #[test]
     fn groups_keep_their_weights() {
         let update = FibUpdate::Group { id: 7, next_hops: vec![("192.0.2.1".parse().unwrap(), 3)] };
-        let Command::Group { id: 7, members } = command(update) else { panic!("not a group") };
+        let Command::Group { id: 7, members, .. } = command(update) else { panic!("not a group") };
         assert_eq!((members[0].weight, members[0].next_hop.scope), (3, 0));
     }
 }

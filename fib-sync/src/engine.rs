@@ -228,7 +228,7 @@ impl Engine {
             Command::NextHopUnregister { next_hop } => {
                 self.next_hops.remove(&next_hop);
             }
-            Command::Group { id, members } => {
+            Command::Group { id, members, .. } => {
                 let changed = self.desired.set_group(id, members, &self.table);
                 self.apply(changed);
             }

@@ -133,11 +133,9 @@ impl World {
     }
 
     fn group(&mut self, id: u32, next_hops: &[&str]) {
-        let members = next_hops
-            .iter()
-            .map(|next_hop| GroupMember { next_hop: BgpNextHop::global(ip(next_hop)), weight: 1 })
-            .collect();
-        self.send(Command::Group { id, members });
+        let members =
+            next_hops.iter().map(|next_hop| GroupMember::plain(BgpNextHop::global(ip(next_hop)))).collect();
+        self.send(Command::Group { id, members, backups: Vec::new() });
     }
 
     fn route(&mut self, prefix: &str, group: u32) {

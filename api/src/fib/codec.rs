@@ -1,19 +1,16 @@
 //! Bytes of the FIB feed. Pure.
 //!
 //! Integers are big-endian. An address is a family byte (4 or 6) and its 4 or 16 bytes; a prefix is a family byte, the
-//! length in bits, and all bytes of the address; text is a 2-byte length and UTF-8; a list is a 2-byte count and its items.
+//! length in bits, and all bytes of the address; text is a 2-byte length and UTF-8; a list is a 2-byte count and its items;
+//! what may be absent is a byte 0, or a byte 1 and the value; a tunnel is a byte 0, or its type and its fields.
 //! A decoder takes nothing on trust: lengths, counts, enum values, UTF-8, host bits and trailing bytes are checked,
 //! and memory is bounded by [`MAX_FRAME`].
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use super::{
-    Command, Event, Family, GroupMember, Link, MAX_FRAME, MAX_GROUP, MAX_SUBNETS, MAX_TEXT, NextHop,
-    NextHopState, RouteState, Via,
-};
+use super::fields::{Reader, Writer};
+use super::{Command, Event, Family, MAX_FRAME, NextHopState, RouteState};
 
 /// Why a frame does not decode. Each of them ends the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -151,14 +148,10 @@ impl Message for Command {
             Command::NextHopUnregister { next_hop } => {
                 frame(out, NEXT_HOP_UNREGISTER, |w| w.next_hop(next_hop))
             }
-            Command::Group { id, members } => frame(out, GROUP, |w| {
+            Command::Group { id, members, backups } => frame(out, GROUP, |w| {
                 w.u32(*id);
-                let members = &members[..members.len().min(MAX_GROUP)];
-                w.u16(members.len() as u16);
-                for member in members {
-                    w.next_hop(&member.next_hop);
-                    w.u8(member.weight);
-                }
+                w.members(members);
+                w.members(backups);
             }),
             Command::GroupDelete { id } => frame(out, GROUP_DELETE, |w| w.u32(*id)),
             Command::Route { prefix, group, generation } => frame(out, ROUTE, |w| {
@@ -186,20 +179,11 @@ impl Message for Command {
             SNAPSHOT_BEGIN => Command::SnapshotBegin,
             NEXT_HOP_REGISTER => Command::NextHopRegister { next_hop: r.next_hop("next hop")? },
             NEXT_HOP_UNREGISTER => Command::NextHopUnregister { next_hop: r.next_hop("next hop")? },
-            GROUP => {
-                let id = r.u32("id")?;
-                let count = r.count("members", 1, MAX_GROUP)?;
-                let mut members = Vec::with_capacity(count);
-                for _ in 0..count {
-                    let next_hop = r.next_hop("member")?;
-                    let weight = r.u8("weight")?;
-                    if weight == 0 {
-                        return Err(r.bad("weight", 0));
-                    }
-                    members.push(GroupMember { next_hop, weight });
-                }
-                Command::Group { id, members }
-            }
+            GROUP => Command::Group {
+                id: r.u32("id")?,
+                members: r.members("members", 1)?,
+                backups: r.members("backups", 0)?,
+            },
             GROUP_DELETE => Command::GroupDelete { id: r.u32("id")? },
             ROUTE => Command::Route {
                 prefix: r.canonical_prefix("prefix")?,
@@ -257,7 +241,7 @@ impl Message for Event {
                 match state {
                     RouteState::Installed { via } => {
                         w.u8(0);
-                        w.u8(via_byte(*via));
+                        w.via(*via);
                     }
                     RouteState::Pending { reason } => {
                         w.u8(1);
@@ -319,16 +303,6 @@ impl Message for Event {
     }
 }
 
-fn via_byte(via: Via) -> u8 {
-    match via {
-        Via::Direct => 0,
-        Via::Ipip => 1,
-        Via::Vxlan => 2,
-        Via::Recursive => 3,
-        Via::Local => 4,
-    }
-}
-
 /// Writes the length, the type byte and what `fields` appends.
 fn frame(out: &mut Vec<u8>, kind: u8, fields: impl FnOnce(&mut Writer<'_>)) {
     let start = out.len();
@@ -337,193 +311,4 @@ fn frame(out: &mut Vec<u8>, kind: u8, fields: impl FnOnce(&mut Writer<'_>)) {
     fields(&mut Writer(out));
     let length = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
-}
-
-struct Writer<'a>(&'a mut Vec<u8>);
-
-impl Writer<'_> {
-    fn u8(&mut self, value: u8) {
-        self.0.push(value);
-    }
-
-    fn bool(&mut self, value: bool) {
-        self.0.push(value.into());
-    }
-
-    fn u16(&mut self, value: u16) {
-        self.0.extend_from_slice(&value.to_be_bytes());
-    }
-
-    fn u32(&mut self, value: u32) {
-        self.0.extend_from_slice(&value.to_be_bytes());
-    }
-
-    fn u64(&mut self, value: u64) {
-        self.0.extend_from_slice(&value.to_be_bytes());
-    }
-
-    fn octets(&mut self, address: &IpAddr) {
-        match address {
-            IpAddr::V4(a) => self.0.extend_from_slice(&a.octets()),
-            IpAddr::V6(a) => self.0.extend_from_slice(&a.octets()),
-        }
-    }
-
-    fn address(&mut self, address: &IpAddr) {
-        self.u8(if address.is_ipv4() { 4 } else { 6 });
-        self.octets(address);
-    }
-
-    fn prefix(&mut self, prefix: &IpNetwork) {
-        self.u8(if prefix.is_ipv4() { 4 } else { 6 });
-        self.u8(prefix.prefix());
-        self.octets(&prefix.ip());
-    }
-
-    fn next_hop(&mut self, next_hop: &NextHop) {
-        self.address(&next_hop.address);
-        self.u32(next_hop.scope);
-    }
-
-    fn text(&mut self, text: &str) {
-        let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        self.u16(end as u16);
-        self.0.extend_from_slice(&text.as_bytes()[..end]);
-    }
-
-    fn link(&mut self, link: &Link) {
-        self.text(&link.device);
-        self.u32(link.ifindex);
-        let subnets = &link.subnets[..link.subnets.len().min(MAX_SUBNETS)];
-        self.u16(subnets.len() as u16);
-        for subnet in subnets {
-            self.prefix(subnet);
-        }
-    }
-}
-
-/// Reads the fields of one body; every error names the message type and the field.
-struct Reader<'a> {
-    kind: u8,
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn new(body: &'a [u8]) -> Result<Reader<'a>, DecodeError> {
-        let (kind, rest) = body.split_first().ok_or(DecodeError::FrameLength(0))?;
-        Ok(Reader { kind: *kind, rest })
-    }
-
-    fn end(&self) -> Result<(), DecodeError> {
-        match self.rest.len() {
-            0 => Ok(()),
-            left => Err(DecodeError::TrailingBytes { kind: self.kind, left }),
-        }
-    }
-
-    fn bad(&self, field: &'static str, value: u64) -> DecodeError {
-        DecodeError::BadValue { kind: self.kind, field, value }
-    }
-
-    fn bytes<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
-        let (head, rest) =
-            self.rest.split_first_chunk::<N>().ok_or(DecodeError::Truncated { kind: self.kind, field })?;
-        self.rest = rest;
-        Ok(*head)
-    }
-
-    fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
-        Ok(self.bytes::<1>(field)?[0])
-    }
-
-    fn bool(&mut self, field: &'static str) -> Result<bool, DecodeError> {
-        match self.u8(field)? {
-            0 => Ok(false),
-            1 => Ok(true),
-            other => Err(self.bad(field, other.into())),
-        }
-    }
-
-    fn u16(&mut self, field: &'static str) -> Result<u16, DecodeError> {
-        Ok(u16::from_be_bytes(self.bytes(field)?))
-    }
-
-    fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
-        Ok(u32::from_be_bytes(self.bytes(field)?))
-    }
-
-    fn u64(&mut self, field: &'static str) -> Result<u64, DecodeError> {
-        Ok(u64::from_be_bytes(self.bytes(field)?))
-    }
-
-    fn count(&mut self, field: &'static str, least: usize, most: usize) -> Result<usize, DecodeError> {
-        let count = usize::from(self.u16(field)?);
-        if (least..=most).contains(&count) { Ok(count) } else { Err(self.bad(field, count as u64)) }
-    }
-
-    fn octets(&mut self, field: &'static str, family: u8) -> Result<IpAddr, DecodeError> {
-        match family {
-            4 => Ok(IpAddr::V4(Ipv4Addr::from(self.bytes::<4>(field)?))),
-            6 => Ok(IpAddr::V6(Ipv6Addr::from(self.bytes::<16>(field)?))),
-            other => Err(self.bad(field, other.into())),
-        }
-    }
-
-    fn address(&mut self, field: &'static str) -> Result<IpAddr, DecodeError> {
-        let family = self.u8(field)?;
-        self.octets(field, family)
-    }
-
-    fn prefix(&mut self, field: &'static str) -> Result<IpNetwork, DecodeError> {
-        let family = self.u8(field)?;
-        let length = self.u8(field)?;
-        let address = self.octets(field, family)?;
-        IpNetwork::new(address, length).map_err(|_| self.bad(field, length.into()))
-    }
-
-    fn canonical_prefix(&mut self, field: &'static str) -> Result<IpNetwork, DecodeError> {
-        let prefix = self.prefix(field)?;
-        if prefix.network() == prefix.ip() {
-            Ok(prefix)
-        } else {
-            Err(DecodeError::HostBits { kind: self.kind, prefix })
-        }
-    }
-
-    fn next_hop(&mut self, field: &'static str) -> Result<NextHop, DecodeError> {
-        Ok(NextHop { address: self.address(field)?, scope: self.u32(field)? })
-    }
-
-    fn text(&mut self, field: &'static str) -> Result<String, DecodeError> {
-        let length = self.count(field, 0, MAX_TEXT)?;
-        let (text, rest) =
-            self.rest.split_at_checked(length).ok_or(DecodeError::Truncated { kind: self.kind, field })?;
-        self.rest = rest;
-        match std::str::from_utf8(text) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(DecodeError::BadText { kind: self.kind, field }),
-        }
-    }
-
-    fn via(&mut self) -> Result<Via, DecodeError> {
-        match self.u8("via")? {
-            0 => Ok(Via::Direct),
-            1 => Ok(Via::Ipip),
-            2 => Ok(Via::Vxlan),
-            3 => Ok(Via::Recursive),
-            4 => Ok(Via::Local),
-            other => Err(self.bad("via", other.into())),
-        }
-    }
-
-    fn link(&mut self) -> Result<Link, DecodeError> {
-        let device = self.text("device")?;
-        let ifindex = self.u32("ifindex")?;
-        let count = self.count("subnets", 0, MAX_SUBNETS)?;
-        let mut subnets = Vec::with_capacity(count);
-        for _ in 0..count {
-            subnets.push(self.prefix("subnet")?);
-        }
-        Ok(Link { device, ifindex, subnets })
-    }
 }

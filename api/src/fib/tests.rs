@@ -27,8 +27,20 @@ fn next_hop() -> impl Strategy<Value = NextHop> {
     (address(), any::<u32>()).prop_map(|(address, scope)| NextHop { address, scope })
 }
 
+fn tunnel() -> impl Strategy<Value = TunnelEndpoint> {
+    let kind = prop_oneof![Just(TunnelType::Any), Just(TunnelType::Vxlan), Just(TunnelType::Ipip)];
+    let vni = proptest::option::of(0..=MAX_VNI);
+    (kind, address(), vni, any::<Option<[u8; 6]>>()).prop_map(|(kind, address, vni, mac)| TunnelEndpoint {
+        kind,
+        address,
+        vni,
+        mac,
+    })
+}
+
 fn member() -> impl Strategy<Value = GroupMember> {
-    (next_hop(), 1..=u8::MAX).prop_map(|(next_hop, weight)| GroupMember { next_hop, weight })
+    (next_hop(), 1..=u8::MAX, proptest::option::of(tunnel()))
+        .prop_map(|(next_hop, weight, tunnel)| GroupMember { next_hop, weight, tunnel })
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -37,7 +49,8 @@ fn command() -> impl Strategy<Value = Command> {
         Just(Command::SnapshotBegin),
         next_hop().prop_map(|next_hop| Command::NextHopRegister { next_hop }),
         next_hop().prop_map(|next_hop| Command::NextHopUnregister { next_hop }),
-        (any::<u32>(), vec(member(), 1..=MAX_GROUP)).prop_map(|(id, members)| Command::Group { id, members }),
+        (any::<u32>(), vec(member(), 1..=MAX_GROUP), vec(member(), 0..=MAX_GROUP))
+            .prop_map(|(id, members, backups)| Command::Group { id, members, backups }),
         any::<u32>().prop_map(|id| Command::GroupDelete { id }),
         (prefix(), any::<u32>(), any::<u64>()).prop_map(|(prefix, group, generation)| Command::Route {
             prefix,
@@ -199,10 +212,26 @@ fn errors_name_the_message_and_the_field() {
     assert_eq!(text(&host_bits), "message type 8: prefix 10.0.0.1/8 has host bits set");
     let too_long = [8, 4, 33, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     assert_eq!(text(&too_long), "message type 8: bad value 33 in field prefix");
+    let vni =
+        [5, 0, 0, 0, 1, 0, 1, 4, 192, 0, 2, 1, 0, 0, 0, 0, 1, 2, 4, 192, 0, 2, 1, 1, 1, 0, 0, 0, 0, 0, 0];
+    assert_eq!(text(&vni), "message type 5: bad value 16777216 in field vni");
     assert_eq!(
         Event::decode(&[70, 0, 1, 0xff]).unwrap_err().to_string(),
         "message type 70: field reason is not UTF-8"
     );
+}
+
+#[test]
+fn the_largest_group_fits_a_frame() {
+    let address = IpAddr::from([0xff; 16]);
+    let tunnel =
+        TunnelEndpoint { kind: TunnelType::Vxlan, address, vni: Some(MAX_VNI), mac: Some([0xff; 6]) };
+    let member =
+        GroupMember { next_hop: NextHop { address, scope: u32::MAX }, weight: 255, tunnel: Some(tunnel) };
+    let members = vec![member; MAX_GROUP];
+    let group = Command::Group { id: u32::MAX, backups: members.clone(), members };
+    let bytes = encoded(std::slice::from_ref(&group));
+    assert_eq!(pump::<Command>(&bytes, 4096), Ok(vec![group]));
 }
 
 #[test]

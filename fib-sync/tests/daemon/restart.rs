@@ -116,11 +116,9 @@ fn kills_at_random_moments_never_leave_a_wrong_route() {
             let mut bytes = Vec::new();
             Command::Hello { version: VERSION, restarted: true }.encode(&mut bytes);
             Command::SnapshotBegin.encode(&mut bytes);
-            let member = causeway_api::fib::GroupMember {
-                next_hop: causeway_api::fib::NextHop::global(ip("192.0.2.2")),
-                weight: 1,
-            };
-            Command::Group { id: 1, members: vec![member] }.encode(&mut bytes);
+            let next_hop = causeway_api::fib::NextHop::global(ip("192.0.2.2"));
+            let members = vec![causeway_api::fib::GroupMember::plain(next_hop)];
+            Command::Group { id: 1, members, backups: Vec::new() }.encode(&mut bytes);
             for (n, route) in everything.iter().enumerate() {
                 let prefix = route.key.destination;
                 Command::Route { prefix, group: 1, generation: n as u64 }.encode(&mut bytes);

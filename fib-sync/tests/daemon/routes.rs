@@ -360,8 +360,8 @@ fn next_hops_are_answered_and_watched() {
         (scene.route("10.8.0.0/16") == Some(via("10.8.0.0/16", &[("198.51.100.254", up1)]))).then_some(())
     });
     // An IPv6 route over a link-local next hop, and an IPv4 one over it too (RFC 8950).
-    let member = GroupMember { next_hop: BgpNextHop { address: ip("fe80::9"), scope: up1 }, weight: 1 };
-    bgpd.send(&[Command::Group { id: 3, members: vec![member] }]);
+    let member = GroupMember::plain(BgpNextHop { address: ip("fe80::9"), scope: up1 });
+    bgpd.send(&[Command::Group { id: 3, members: vec![member], backups: Vec::new() }]);
     let v6 = bgpd.route("fd00:10:9::/48", 3);
     bgpd.installed("fd00:10:9::/48", v6);
     assert_eq!(scene.route("fd00:10:9::/48"), Some(via("fd00:10:9::/48", &[("fe80::9", up1)])));

@@ -410,11 +410,9 @@ impl Bgpd {
 
     /// A group of next hops of equal weight.
     pub fn group(&mut self, id: u32, next_hops: &[&str]) {
-        let members = next_hops
-            .iter()
-            .map(|next_hop| GroupMember { next_hop: BgpNextHop::global(ip(next_hop)), weight: 1 })
-            .collect();
-        self.send(&[Command::Group { id, members }]);
+        let members =
+            next_hops.iter().map(|next_hop| GroupMember::plain(BgpNextHop::global(ip(next_hop)))).collect();
+        self.send(&[Command::Group { id, members, backups: Vec::new() }]);
     }
 
     /// A route; returns its generation.
