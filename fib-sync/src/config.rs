@@ -1,13 +1,18 @@
 //! Documents to what fib-sync runs on: one pure function.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use causeway_api::document_set::{DocumentSet, Errors};
-use causeway_api::effective::{self, HostRoute, Role};
+use causeway_api::effective::{self, HostRoute, Role, VXLAN_PORT, VXLAN_VNI};
+pub use causeway_api::resource::bgp_configuration::MtuMode;
 use causeway_api::resource::bgp_filter::{Action, FilterRule, MatchOperator};
+use causeway_api::resource::ip_pool::EncapMode;
 use causeway_kernel::route::{ROUTE_METRIC, ROUTE_PROTOCOL};
 use ipnetwork::IpNetwork;
+
+use crate::decision::{TunnelMode, When};
 
 /// How long routes outlive bgpd when no document says (`gracefulRestart.restartTime`).
 pub const RESTART_TIME: Duration = Duration::from_secs(120);
@@ -33,8 +38,44 @@ pub struct Config {
     pub restart_time: Duration,
     /// Devices that are no underlay, with `*` and `?` as wildcards.
     pub ignored_interfaces: Vec<String>,
+    /// All pools, which do not overlap, by range. A disabled one has the mode Never, and counts for NAT.
+    pub pools: Vec<PoolMode>,
+    /// The addresses of every other node.
+    pub endpoints: BTreeMap<IpAddr, Endpoint>,
+    /// This node's zone.
+    pub zone: Option<String>,
+    /// Where a smaller MTU of tunnels takes effect.
+    pub mtu_mode: MtuMode,
+    /// Whether the TCP MSS of what goes into a tunnel is clamped.
+    pub clamp_mss: bool,
+    /// VXLAN network identifier.
+    pub vxlan_vni: u32,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
     /// Least severity to log.
     pub log_severity: String,
+}
+
+/// A pool as far as routes, tunnels and NAT go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolMode {
+    /// Its range.
+    pub cidr: IpNetwork,
+    /// Its name.
+    pub name: String,
+    /// Whether packets to it go into tunnels.
+    pub mode: TunnelMode,
+    /// Whether packets from it to what is in no pool get the node's address.
+    pub nat_outgoing: bool,
+}
+
+/// An address of another node: where a tunnel may end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The node's name.
+    pub node: String,
+    /// The node's zone.
+    pub zone: Option<String>,
 }
 
 /// One thing of the documents that lets prefixes through the guard.
@@ -76,8 +117,25 @@ impl Config {
             metric: ROUTE_METRIC,
             restart_time: RESTART_TIME,
             ignored_interfaces: Vec::new(),
+            pools: Vec::new(),
+            endpoints: BTreeMap::new(),
+            zone: None,
+            mtu_mode: MtuMode::PerRoute,
+            clamp_mss: false,
+            vxlan_vni: VXLAN_VNI,
+            vxlan_port: VXLAN_PORT,
             log_severity: "info".to_owned(),
         }
+    }
+
+    /// The pool a prefix lies in.
+    pub fn pool_of(&self, prefix: &IpNetwork) -> Option<&PoolMode> {
+        // Pools do not overlap, so it is the last one that begins at or before the prefix.
+        let after = self.pools.partition_point(|pool| {
+            (pool.cidr.is_ipv6(), pool.cidr.network()) <= (prefix.is_ipv6(), prefix.network())
+        });
+        let pool = self.pools.get(after.checked_sub(1)?)?;
+        (pool.cidr.prefix() <= prefix.prefix() && pool.cidr.contains(prefix.network())).then_some(pool)
     }
 
     /// Whether a device is no underlay.
@@ -96,6 +154,7 @@ pub fn lower(documents: &DocumentSet, node: &str) -> Result<Config, Vec<String>>
     };
     let lines = |errors: Errors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>();
     let effective = effective::resolve(documents, node, Role::Node).map_err(lines)?;
+    let tunnels = &effective.tunnels;
     let spec = &document.spec;
     let bgp = &spec.bgp;
     let settings = documents.configuration(node);
@@ -103,6 +162,24 @@ pub fn lower(documents: &DocumentSet, node: &str) -> Result<Config, Vec<String>>
     config.addresses.extend(bgp.ipv4_address.map(|address| IpNetwork::V4(address.0)));
     config.addresses.extend(bgp.ipv6_address.map(|address| IpNetwork::V6(address.0)));
     config.own_blocks.extend(spec.pod_cidrs.iter().map(|cidr| cidr.0));
+    config.pools = effective.pools.iter().map(pool_mode).collect();
+    config.pools.sort_by_key(|pool| (pool.cidr.is_ipv6(), pool.cidr));
+    config.zone = tunnels.zone.clone();
+    config.mtu_mode = effective.routes.mtu_mode;
+    config.clamp_mss = effective.routes.clamp_mss;
+    (config.vxlan_vni, config.vxlan_port) = (tunnels.vxlan_vni, tunnels.vxlan_port);
+    for (_, other) in documents.nodes().filter(|(document, _)| document.name() != node) {
+        let endpoint = Endpoint {
+            node: other.metadata.name.clone(),
+            zone: tunnels.zone_of(other).map(ToOwned::to_owned),
+        };
+        let bgp = &other.spec.bgp;
+        let addresses = [
+            bgp.ipv4_address.map(|address| IpAddr::from(address.0.ip())),
+            bgp.ipv6_address.map(|address| IpAddr::from(address.0.ip())),
+        ];
+        config.endpoints.extend(addresses.into_iter().flatten().map(|address| (address, endpoint.clone())));
+    }
     config.host_routes = effective.host_routes;
     config.protocol = settings.route_protocol.unwrap_or(ROUTE_PROTOCOL);
     config.metric = settings.route_metric.unwrap_or(ROUTE_METRIC);
@@ -133,6 +210,21 @@ pub fn lower(documents: &DocumentSet, node: &str) -> Result<Config, Vec<String>>
     }
     config.allowed = allowed.into_iter().collect();
     Ok(config)
+}
+
+/// A disabled pool is tunnelled to by nobody: what an import filter lets through there goes its native way.
+fn pool_mode(pool: &effective::Pool) -> PoolMode {
+    let when = |mode| match mode {
+        EncapMode::Never => None,
+        EncapMode::CrossSubnet => Some(When::CrossSubnet),
+        EncapMode::Always => Some(When::Always),
+    };
+    let mode = match (when(pool.ipip_mode), when(pool.vxlan_mode)) {
+        (Some(when), _) if pool.enabled => TunnelMode::Ipip(when),
+        (None, Some(when)) if pool.enabled => TunnelMode::Vxlan(when),
+        _ => TunnelMode::Never,
+    };
+    PoolMode { cidr: pool.cidr.0, name: pool.name.clone(), mode, nat_outgoing: pool.nat_outgoing }
 }
 
 /// The prefix part of an import rule. Its other conditions look at what only bgpd sees.
@@ -175,15 +267,26 @@ mod tests {
     const DOCUMENTS: &str = r#"
 apiVersion: causeway.dev/v1alpha1
 kind: Node
-metadata: {name: a}
+metadata: {name: a, labels: {zone: one}}
 spec:
   bgp: {ipv4Address: 192.0.2.11/24, ipv6Address: "2001:db8::11/64"}
   podCIDRs: [10.244.1.0/24]
 ---
 apiVersion: causeway.dev/v1alpha1
+kind: Node
+metadata: {name: b, labels: {zone: two}}
+spec: {bgp: {ipv4Address: 192.0.2.12/24, ipv6Address: "2001:db8::12/64", asNumber: 64513}}
+---
+apiVersion: causeway.dev/v1alpha1
+kind: Node
+metadata: {name: c}
+spec: {bgp: {ipv4Address: 198.51.100.13/24}}
+---
+apiVersion: causeway.dev/v1alpha1
 kind: BGPConfiguration
 metadata: {name: default}
-spec: {gracefulRestart: {restartTime: 30s}, routeMetric: 1800, ignoredInterfaces: ["docker*"]}
+spec: {gracefulRestart: {restartTime: 30s}, routeMetric: 1800, ignoredInterfaces: ["docker*"],
+       zoneLabel: zone, vxlanVNI: 7, vxlanPort: 8472, mtuMode: Uniform, clampMSS: true}
 ---
 apiVersion: causeway.dev/v1alpha1
 kind: BGPConfiguration
@@ -198,12 +301,17 @@ spec: {peerIP: 203.0.113.7, asNumber: 64601, ebgpMultihop: 3, reachableBy: 192.0
 apiVersion: causeway.dev/v1alpha1
 kind: IPPool
 metadata: {name: pods}
-spec: {cidr: 10.244.0.0/16}
+spec: {cidr: 10.244.0.0/16, ipipMode: CrossSubnet, natOutgoing: true}
+---
+apiVersion: causeway.dev/v1alpha1
+kind: IPPool
+metadata: {name: pods6}
+spec: {cidr: "fd00:10:244::/48", vxlanMode: Always}
 ---
 apiVersion: causeway.dev/v1alpha1
 kind: IPPool
 metadata: {name: gone}
-spec: {cidr: 10.99.0.0/16, disabled: true}
+spec: {cidr: 10.99.0.0/16, disabled: true, vxlanMode: Always, natOutgoing: true}
 ---
 apiVersion: causeway.dev/v1alpha1
 kind: BGPFilter
@@ -222,6 +330,16 @@ spec:
         let config = lower(&documents, "a").unwrap();
         let network = |text: &str| text.parse::<IpNetwork>().unwrap();
         let allowed = |cidr, by, min, max| Allowed { cidr: network(cidr), by, min, max };
+        let endpoint = |address: &str, node: &str, zone: Option<&str>| {
+            let (node, zone) = (node.to_owned(), zone.map(ToOwned::to_owned));
+            (address.parse::<IpAddr>().unwrap(), Endpoint { node, zone })
+        };
+        let pool = |name: &str, cidr, mode, nat_outgoing| PoolMode {
+            cidr: network(cidr),
+            name: name.to_owned(),
+            mode,
+            nat_outgoing,
+        };
         assert_eq!(
             config,
             Config {
@@ -237,16 +355,54 @@ spec:
                     allowed("10.0.0.0/8", Match::In, 8, 24),
                     allowed("10.244.0.0/16", Match::In, 0, 32),
                     allowed("::/0", Match::In, 0, 128),
+                    allowed("fd00:10:244::/48", Match::In, 0, 128),
                 ],
                 protocol: 80,
                 metric: 1800,
                 restart_time: Duration::from_secs(30),
                 ignored_interfaces: vec!["docker*".to_owned()],
+                pools: vec![
+                    pool("gone", "10.99.0.0/16", TunnelMode::Never, true),
+                    pool("pods", "10.244.0.0/16", TunnelMode::Ipip(When::CrossSubnet), true),
+                    pool("pods6", "fd00:10:244::/48", TunnelMode::Vxlan(When::Always), false),
+                ],
+                endpoints: BTreeMap::from([
+                    endpoint("192.0.2.12", "b", Some("two")),
+                    endpoint("2001:db8::12", "b", Some("two")),
+                    endpoint("198.51.100.13", "c", None),
+                ]),
+                zone: Some("one".to_owned()),
+                mtu_mode: MtuMode::Uniform,
+                clamp_mss: true,
+                vxlan_vni: 7,
+                vxlan_port: 8472,
                 log_severity: "info".to_owned(),
             }
         );
-        let errors = lower(&documents, "b").unwrap_err();
-        assert_eq!(errors, ["there is no Node named `b` in the documents"]);
+        let errors = lower(&documents, "d").unwrap_err();
+        assert_eq!(errors, ["there is no Node named `d` in the documents"]);
+    }
+
+    #[test]
+    fn a_prefix_lies_in_one_pool_or_in_none() {
+        let documents = causeway_api::source::parse("test.yaml", DOCUMENTS).unwrap();
+        let config = lower(&documents, "a").unwrap();
+        for (prefix, pool) in [
+            ("10.244.0.0/16", Some("pods")),
+            ("10.244.255.255/32", Some("pods")),
+            ("10.99.1.0/24", Some("gone")),
+            ("10.244.0.0/15", None),
+            ("10.245.0.0/24", None),
+            ("10.98.255.0/24", None),
+            ("0.0.0.0/0", None),
+            ("fd00:10:244:1::/64", Some("pods6")),
+            ("fd00:10:245::/64", None),
+            ("::/0", None),
+        ] {
+            let found = config.pool_of(&prefix.parse().unwrap());
+            assert_eq!(found.map(|found| found.name.as_str()), pool, "{prefix}");
+        }
+        assert_eq!(Config::empty("a").pool_of(&"10.244.0.0/16".parse().unwrap()), None);
     }
 
     #[test]

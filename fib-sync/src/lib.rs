@@ -8,12 +8,13 @@
 //!                                      └── dumps, on hints of the kernel
 //! ```
 //!
-//! Pure: [`config`], [`guard`], [`next_hop`], [`desired`], [`delta`], [`ownership`], [`interfaces`], [`engine`], [`view`].
+//! Pure: [`config`], [`decision`], [`guard`], [`next_hop`], [`desired`], [`delta`], [`ownership`], [`interfaces`], [`engine`], [`view`].
 //! One thread owns the kernel ([`sync`]); tasks serve bgpd ([`server`]), watch pods ([`pods`]) and answer the local
 //! API ([`api`]).
 
 pub mod api;
 pub mod config;
+pub mod decision;
 pub mod delta;
 pub mod desired;
 pub mod engine;

@@ -17,9 +17,15 @@ use crate::document_set::{DocumentSet, Errors};
 use crate::resource::bgp_configuration::{LogSeverity, MtuMode};
 use crate::resource::bgp_peer::NextHopMode;
 use crate::resource::community::Community;
+use crate::resource::ip_pool::EncapMode;
 use crate::resource::meta::AddressFamily;
 use crate::resource::scalar::{Cidr, PeerAsn, TimeSpan};
-use crate::resource::{BGPFilterSpec, bgp_peer};
+use crate::resource::{BGPFilterSpec, NodeSpec, Object, bgp_peer};
+
+/// VXLAN network identifier where no document names one.
+pub const VXLAN_VNI: u32 = 4096;
+/// UDP port of VXLAN where no document names one (RFC 7348 section 5).
+pub const VXLAN_PORT: u16 = 4789;
 
 /// Which daemon asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -65,6 +71,8 @@ pub struct EffectiveNode {
     pub blocks: Vec<Block>,
     /// The pools; the default policy imports what lies inside the enabled ones.
     pub pools: Vec<Pool>,
+    /// What its tunnels have in common.
+    pub tunnels: Tunnels,
     /// Its peers.
     pub peers: Vec<Peer>,
     /// Ranges from which peers may connect.
@@ -101,8 +109,38 @@ pub struct RouteSettings {
     pub protocol: u8,
     /// Interfaces that are no underlay.
     pub ignored_interfaces: Vec<String>,
-    /// How their MTU is set.
+    /// Where a smaller MTU of tunnels takes effect.
     pub mtu_mode: MtuMode,
+    /// Whether the TCP MSS of what goes into a tunnel is clamped.
+    #[serde(rename = "clampMSS")]
+    pub clamp_mss: bool,
+}
+
+/// What the tunnels of a node have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tunnels {
+    /// The label of Nodes that names their zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone_label: Option<String>,
+    /// The zone of this node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// VXLAN network identifier.
+    #[serde(rename = "vxlanVNI")]
+    pub vxlan_vni: u32,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// How many addresses of other nodes a tunnel can lead to.
+    pub endpoints: usize,
+}
+
+impl Tunnels {
+    /// The zone of a node, where there is a `zoneLabel` and it bears it; an empty one counts as none.
+    pub fn zone_of<'a>(&self, node: &'a Object<NodeSpec>) -> Option<&'a str> {
+        let zone = node.metadata.labels.get(self.zone_label.as_deref()?)?;
+        (!zone.is_empty()).then_some(zone.as_str())
+    }
 }
 
 /// An own block.
@@ -133,6 +171,12 @@ pub struct Pool {
     pub advertised: bool,
     /// Length of claimed blocks.
     pub block_size: u8,
+    /// When packets to it go into IP-in-IP.
+    pub ipip_mode: EncapMode,
+    /// When packets to it go into VXLAN.
+    pub vxlan_mode: EncapMode,
+    /// Whether packets from it to what is in no pool get the node's address.
+    pub nat_outgoing: bool,
 }
 
 /// A peer.

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::IpNetwork;
 
-use super::{Block, EffectiveNode, HostRoute, Listen, Pool, Role, RouteSettings, peers};
+use super::{
+    Block, EffectiveNode, HostRoute, Listen, Pool, Role, RouteSettings, Tunnels, VXLAN_PORT, VXLAN_VNI, peers,
+};
 use crate::document_set::{DocumentError, DocumentSet, Errors, Place, resolve_community};
 use crate::resource::bgp_configuration::{BindMode, GracefulRestart};
 use crate::resource::scalar::{Cidr, TimeSpan};
@@ -152,6 +154,7 @@ pub(super) fn resolve(documents: &DocumentSet, name: &str, role: Role) -> Result
             protocol: configuration.route_protocol.unwrap_or(179),
             ignored_interfaces: configuration.ignored_interfaces.clone().unwrap_or_default(),
             mtu_mode: configuration.mtu_mode.unwrap_or_default(),
+            clamp_mss: configuration.clamp_mss.unwrap_or(false),
         },
         log_severity: configuration.log_severity.unwrap_or_default(),
         blocks,
@@ -163,8 +166,12 @@ pub(super) fn resolve(documents: &DocumentSet, name: &str, role: Role) -> Result
                 enabled: !pool.disabled,
                 advertised: !pool.disable_bgp_export,
                 block_size: pool.block_size(),
+                ipip_mode: pool.ipip_mode,
+                vxlan_mode: pool.vxlan_mode,
+                nat_outgoing: pool.nat_outgoing,
             })
             .collect(),
+        tunnels: tunnels(documents, &facts),
         peers: found.peers,
         peer_ranges: found.ranges,
         host_routes,
@@ -173,6 +180,19 @@ pub(super) fn resolve(documents: &DocumentSet, name: &str, role: Role) -> Result
         notes,
         subnet_mismatches: subnet_mismatches(documents, &facts),
     })
+}
+
+fn tunnels(documents: &DocumentSet, facts: &Facts<'_>) -> Tunnels {
+    let others = documents.nodes().filter(|(_, other)| other.metadata.name != facts.name());
+    let mut tunnels = Tunnels {
+        zone_label: facts.configuration.zone_label.clone(),
+        zone: None,
+        vxlan_vni: facts.configuration.vxlan_vni.unwrap_or(VXLAN_VNI),
+        vxlan_port: facts.configuration.vxlan_port.unwrap_or(VXLAN_PORT),
+        endpoints: others.map(|(_, other)| networks(other).iter().flatten().count()).sum(),
+    };
+    tunnels.zone = tunnels.zone_of(facts.object).map(ToOwned::to_owned);
+    tunnels
 }
 
 /// How the node's own numbers were chosen, for `show node`.

@@ -363,6 +363,39 @@ fn nodes_that_disagree_about_the_subnet_are_reported() {
 }
 
 #[test]
+fn tunnels_have_their_settings_from_the_default_document() {
+    let bare = resolved(&node(1, "", ""), "n1").tunnels;
+    let expected = Tunnels { zone_label: None, zone: None, vxlan_vni: 4096, vxlan_port: 4789, endpoints: 0 };
+    assert_eq!(bare, expected);
+    let text = format!(
+        "{}{}{}{}{}",
+        node(1, "zone: a", ""),
+        node(2, "zone: b", ", ipv6Address: \"2001:db8::2/64\""),
+        node(3, "zone: \"\"", ""),
+        document(
+            "BGPConfiguration",
+            "name: default",
+            "{zoneLabel: zone, vxlanVNI: 7, vxlanPort: 8472, mtuMode: Uniform, clampMSS: true}"
+        ),
+        document("IPPool", "name: more", "{cidr: 10.9.0.0/16, vxlanMode: CrossSubnet, natOutgoing: true}"),
+    );
+    let n1 = resolved(&text, "n1");
+    let expected = Tunnels {
+        zone_label: Some("zone".to_owned()),
+        zone: Some("a".to_owned()),
+        vxlan_vni: 7,
+        vxlan_port: 8472,
+        endpoints: 3,
+    };
+    assert_eq!(n1.tunnels, expected);
+    assert_eq!((n1.routes.mtu_mode, n1.routes.clamp_mss), (MtuMode::Uniform, true));
+    let pool = n1.pools.iter().find(|pool| pool.name == "more").unwrap();
+    assert_eq!((pool.ipip_mode, pool.vxlan_mode), (EncapMode::Never, EncapMode::CrossSubnet));
+    assert!(pool.nat_outgoing);
+    assert_eq!(resolved(&text, "n3").tunnels.zone, None, "an empty zone is none");
+}
+
+#[test]
 fn what_is_printed_reads_like_the_documents() {
     let text =
         format!("{}{}", node(1, "", ""), document("BGPPeer", "name: p", "{peerIP: 192.0.2.2, asNumber: 1}"));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::community::Community;
 use super::findings::Findings;
-use super::meta::{PasswordSource, is_name};
+use super::meta::{PasswordSource, is_label_key, is_name};
 use super::scalar::{Cidr, TimeSpan};
 
 /// Name of the document that holds for every node.
@@ -68,12 +68,25 @@ pub struct BGPConfigurationSpec {
     /// Least severity logged; info.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_severity: Option<LogSeverity>,
-    /// How the MTU of routes is set; PerRoute, which alone is supported yet.
+    /// Where a smaller MTU of tunnels takes effect; PerRoute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu_mode: Option<MtuMode>,
-    /// Whether TCP MSS is clamped to the path; false, which alone is supported yet.
+    /// Whether the TCP MSS of what goes into a tunnel is clamped to its MTU; false.
     #[serde(default, rename = "clampMSS", skip_serializing_if = "Option::is_none")]
     pub clamp_mss: Option<bool>,
+    /// Label of Nodes that says which zone they are in; only in `default`; none. Between two nodes that both bear it,
+    /// CrossSubnet means: the zones differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 317))]
+    pub zone_label: Option<String>,
+    /// VXLAN network identifier; only in `default`; 4096.
+    #[serde(default, rename = "vxlanVNI", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16_777_215_u32))]
+    pub vxlan_vni: Option<u32>,
+    /// UDP port of VXLAN; only in `default`; 4789.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub vxlan_port: Option<u16>,
     /// Names for communities; none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
@@ -152,14 +165,14 @@ impl LogSeverity {
     }
 }
 
-/// How the MTU of routes is set.
+/// Where a smaller MTU of tunnels takes effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MtuMode {
-    /// Each route has its own.
+    /// On the routes into tunnels alone: pods have the MTU of the link.
     #[default]
     PerRoute,
-    /// Pods get the least of all.
-    Lowest,
+    /// On every pod: the least of all ways.
+    Uniform,
 }
 
 /// A name for a community.
@@ -229,6 +242,9 @@ impl BGPConfigurationSpec {
             log_severity: b.log_severity.or(a.log_severity),
             mtu_mode: b.mtu_mode.or(a.mtu_mode),
             clamp_mss: b.clamp_mss.or(a.clamp_mss),
+            zone_label: b.zone_label.or(a.zone_label),
+            vxlan_vni: b.vxlan_vni.or(a.vxlan_vni),
+            vxlan_port: b.vxlan_port.or(a.vxlan_port),
             communities: b.communities.or(a.communities),
             prefix_advertisements: b.prefix_advertisements.or(a.prefix_advertisements),
             service_cluster_ips: b.service_cluster_ips.or(a.service_cluster_ips),
@@ -276,7 +292,33 @@ impl BGPConfigurationSpec {
             }
         }
         self.validate_communities(findings);
+        self.validate_tunnels(name, findings);
         self.validate_unsupported(findings);
+    }
+
+    /// What both ends of a tunnel must have alike stands in one place only.
+    fn validate_tunnels(&self, name: &str, findings: &mut Findings) {
+        if self.zone_label.as_deref().is_some_and(|label| !is_label_key(label)) {
+            findings
+                .add("spec.zoneLabel", "is not the key of a label: `zone` or `topology.kubernetes.io/zone`");
+        }
+        if self.vxlan_vni.is_some_and(|vni| !(1..=16_777_215).contains(&vni)) {
+            findings.add("spec.vxlanVNI", "must be 1 to 16777215");
+        }
+        if self.vxlan_port == Some(0) {
+            findings.add("spec.vxlanPort", "must be 1 to 65535");
+        }
+        let fields = [
+            ("spec.zoneLabel", self.zone_label.is_some()),
+            ("spec.vxlanVNI", self.vxlan_vni.is_some()),
+            ("spec.vxlanPort", self.vxlan_port.is_some()),
+        ];
+        for (field, _) in fields.into_iter().filter(|(_, set)| *set && name != DEFAULT_NAME) {
+            findings.add(
+                field,
+                format!("belongs into `{DEFAULT_NAME}`: both ends of a tunnel must have the same"),
+            );
+        }
     }
 
     fn validate_communities(&self, findings: &mut Findings) {
@@ -303,12 +345,6 @@ impl BGPConfigurationSpec {
     }
 
     fn validate_unsupported(&self, findings: &mut Findings) {
-        if self.mtu_mode.is_some_and(|mode| mode != MtuMode::PerRoute) {
-            findings.unsupported("spec.mtuMode");
-        }
-        if self.clamp_mss == Some(true) {
-            findings.unsupported("spec.clampMSS");
-        }
         for (field, ranges) in [
             ("serviceClusterIPs", &self.service_cluster_ips),
             ("serviceExternalIPs", &self.service_external_ips),

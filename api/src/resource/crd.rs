@@ -284,7 +284,10 @@ mod tests {
                 "serviceClusterIPs",
                 "serviceExternalIPs",
                 "serviceLoadBalancerAggregation",
-                "serviceLoadBalancerIPs"
+                "serviceLoadBalancerIPs",
+                "vxlanPort",
+                "vxlanVNI",
+                "zoneLabel"
             ]
         );
         assert_eq!(

@@ -13,16 +13,18 @@ use crate::selector::Selector;
 pub struct IPPoolSpec {
     /// The range.
     pub cidr: Cidr,
-    /// When packets to this pool are wrapped in IP-in-IP. Only Never is supported yet.
+    /// When packets to this pool go into IP-in-IP; at most one of the two modes may be other than Never. Between
+    /// IPv6 addresses of nodes it is the kernel's ip6 tunnel.
     #[serde(default)]
     pub ipip_mode: EncapMode,
-    /// When packets to this pool are wrapped in VXLAN. Only Never is supported yet.
+    /// When packets to this pool go into VXLAN.
     #[serde(default)]
     pub vxlan_mode: EncapMode,
-    /// Whether pods' packets that leave the pools are translated to the node's address. Only false is supported yet.
+    /// Whether packets from this pool to what is in no pool, disabled ones included, get the node's address.
     #[serde(default)]
     pub nat_outgoing: bool,
-    /// A disabled pool gives no addresses, and the default policy does not import prefixes inside it.
+    /// A disabled pool gives no addresses, and the default policy does not import prefixes inside it; nothing is
+    /// tunnelled to it. For `natOutgoing` it stays a pool.
     #[serde(default)]
     pub disabled: bool,
     /// Blocks of this pool are never advertised.
@@ -77,14 +79,8 @@ impl IPPoolSpec {
 
     /// Checks what can be checked within this one document.
     pub fn validate(&self, findings: &mut Findings) {
-        if self.ipip_mode != EncapMode::Never {
-            findings.unsupported("spec.ipipMode");
-        }
-        if self.vxlan_mode != EncapMode::Never {
-            findings.unsupported("spec.vxlanMode");
-        }
-        if self.nat_outgoing {
-            findings.unsupported("spec.natOutgoing");
+        if self.ipip_mode != EncapMode::Never && self.vxlan_mode != EncapMode::Never {
+            findings.add("spec.vxlanMode", "ipipMode is set as well: one of the two must be Never");
         }
         let fixed = ["169.254.0.0/16", "fe80::/10", "224.0.0.0/4", "ff00::/8", "127.0.0.0/8"];
         for reserved in fixed.iter().filter_map(|text| text.parse::<Cidr>().ok()) {
@@ -110,6 +106,13 @@ impl IPPoolSpec {
         }
         if uses.contains(&AllowedUse::LoadBalancer) && uses.len() > 1 {
             findings.add("spec.allowedUses", "LoadBalancer cannot be combined with another use");
+        }
+        if uses.contains(&AllowedUse::LoadBalancer) {
+            for (mode, field) in [(self.ipip_mode, "spec.ipipMode"), (self.vxlan_mode, "spec.vxlanMode")] {
+                if mode != EncapMode::Never {
+                    findings.add(field, "must be Never: nothing is tunnelled to addresses of services");
+                }
+            }
         }
     }
 }
