@@ -76,6 +76,8 @@ pub struct Endpoint {
     pub node: String,
     /// The node's zone.
     pub zone: Option<String>,
+    /// The address with the length of its subnet, as the Node document has it.
+    pub subnet: IpNetwork,
 }
 
 /// One thing of the documents that lets prefixes through the guard.
@@ -169,16 +171,13 @@ pub fn lower(documents: &DocumentSet, node: &str) -> Result<Config, Vec<String>>
     config.clamp_mss = effective.routes.clamp_mss;
     (config.vxlan_vni, config.vxlan_port) = (tunnels.vxlan_vni, tunnels.vxlan_port);
     for (_, other) in documents.nodes().filter(|(document, _)| document.name() != node) {
-        let endpoint = Endpoint {
-            node: other.metadata.name.clone(),
-            zone: tunnels.zone_of(other).map(ToOwned::to_owned),
-        };
         let bgp = &other.spec.bgp;
-        let addresses = [
-            bgp.ipv4_address.map(|address| IpAddr::from(address.0.ip())),
-            bgp.ipv6_address.map(|address| IpAddr::from(address.0.ip())),
-        ];
-        config.endpoints.extend(addresses.into_iter().flatten().map(|address| (address, endpoint.clone())));
+        let v4 = bgp.ipv4_address.map(|address| IpNetwork::V4(address.0));
+        let v6 = bgp.ipv6_address.map(|address| IpNetwork::V6(address.0));
+        config.endpoints.extend(v4.into_iter().chain(v6).map(|subnet| {
+            let zone = tunnels.zone_of(other).map(ToOwned::to_owned);
+            (subnet.ip(), Endpoint { node: other.metadata.name.clone(), zone, subnet })
+        }));
     }
     config.host_routes = effective.host_routes;
     config.protocol = settings.route_protocol.unwrap_or(ROUTE_PROTOCOL);
@@ -330,9 +329,9 @@ spec:
         let config = lower(&documents, "a").unwrap();
         let network = |text: &str| text.parse::<IpNetwork>().unwrap();
         let allowed = |cidr, by, min, max| Allowed { cidr: network(cidr), by, min, max };
-        let endpoint = |address: &str, node: &str, zone: Option<&str>| {
-            let (node, zone) = (node.to_owned(), zone.map(ToOwned::to_owned));
-            (address.parse::<IpAddr>().unwrap(), Endpoint { node, zone })
+        let endpoint = |subnet: &str, node: &str, zone: Option<&str>| {
+            let (subnet, zone) = (network(subnet), zone.map(ToOwned::to_owned));
+            (subnet.ip(), Endpoint { node: node.to_owned(), zone, subnet })
         };
         let pool = |name: &str, cidr, mode, nat_outgoing| PoolMode {
             cidr: network(cidr),
@@ -367,9 +366,9 @@ spec:
                     pool("pods6", "fd00:10:244::/48", TunnelMode::Vxlan(When::Always), false),
                 ],
                 endpoints: BTreeMap::from([
-                    endpoint("192.0.2.12", "b", Some("two")),
-                    endpoint("2001:db8::12", "b", Some("two")),
-                    endpoint("198.51.100.13", "c", None),
+                    endpoint("192.0.2.12/24", "b", Some("two")),
+                    endpoint("2001:db8::12/64", "b", Some("two")),
+                    endpoint("198.51.100.13/24", "c", None),
                 ]),
                 zone: Some("one".to_owned()),
                 mtu_mode: MtuMode::Uniform,

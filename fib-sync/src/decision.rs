@@ -45,7 +45,8 @@ pub enum When {
 }
 
 impl TunnelMode {
-    fn when(self) -> Option<When> {
+    /// When packets go into a tunnel; `None`: never.
+    pub fn when(self) -> Option<When> {
         match self {
             TunnelMode::Never => None,
             TunnelMode::Ipip(when) | TunnelMode::Vxlan(when) => Some(when),

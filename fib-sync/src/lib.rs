@@ -8,7 +8,8 @@
 //!                                      └── dumps, on hints of the kernel
 //! ```
 //!
-//! Pure: [`config`], [`decision`], [`guard`], [`next_hop`], [`desired`], [`delta`], [`ownership`], [`interfaces`], [`engine`], [`view`].
+//! Pure: [`config`], [`decision`], [`guard`], [`next_hop`], [`desired`], [`delta`], [`ownership`], [`symmetry`],
+//! [`interfaces`], [`engine`], [`view`].
 //! One thread owns the kernel ([`sync`]); tasks serve bgpd ([`server`]), watch pods ([`pods`]) and answer the local
 //! API ([`api`]).
 
@@ -25,6 +26,7 @@ pub mod next_hop;
 pub mod ownership;
 pub mod pods;
 pub mod server;
+pub mod symmetry;
 pub mod sync;
 pub mod sysctls;
 pub mod view;
