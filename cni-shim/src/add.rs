@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use causeway_api::pod_store::{self, BlockState};
 use causeway_ipam::{Request, Store};
-use causeway_kernel::{Netlink, VethPair};
+use causeway_kernel::{Kernel, Netlink, VethPair};
 
 use crate::attachment::{Attachment, PodNetns};
 use crate::config::{self, Config};

@@ -5,7 +5,7 @@
 //! with it everything on it; the addresses are given back.
 
 use causeway_ipam::Store;
-use causeway_kernel::Netlink;
+use causeway_kernel::{Kernel, Netlink};
 
 use crate::config::Config;
 use crate::env::Environment;

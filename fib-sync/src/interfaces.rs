@@ -161,6 +161,7 @@ mod tests {
             mac: None,
             kind: None,
             peer: None,
+            tunnel: None,
         }
     }
 

@@ -217,6 +217,7 @@ mod tests {
             mac: None,
             kind: None,
             peer: None,
+            tunnel: None,
         }
     }
 

@@ -94,6 +94,7 @@ mod tests {
             mac: None,
             kind: None,
             peer: None,
+            tunnel: None,
         }
     }
 

@@ -66,7 +66,7 @@ fn failures() -> Vec<(&'static str, Failures)> {
                 lose_answers: 3,
                 interrupt_dumps: 5,
                 lose_hints: true,
-                overrun_hints: false,
+                ..none
             },
         ),
     ]

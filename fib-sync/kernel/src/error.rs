@@ -35,6 +35,11 @@ impl Refusal {
         )
     }
 
+    /// The kernel lacks what was asked for: that kind of device, that kind of object, that change in place.
+    pub fn unsupported(&self) -> bool {
+        self.errno == Errno::EOPNOTSUPP
+    }
+
     fn text(&self) -> String {
         match &self.message {
             Some(message) => format!("{} ({:?})", message, self.errno),
@@ -104,6 +109,11 @@ impl Error {
     /// See [`Refusal::exists`].
     pub fn exists(&self) -> bool {
         self.refusal().is_some_and(Refusal::exists)
+    }
+
+    /// See [`Refusal::unsupported`].
+    pub fn unsupported(&self) -> bool {
+        self.refusal().is_some_and(Refusal::unsupported)
     }
 
     /// See [`Refusal::missing`].

@@ -6,6 +6,8 @@ use std::os::fd::BorrowedFd;
 
 use ipnetwork::IpNetwork;
 
+use crate::tunnel::TunnelKind;
+
 /// An Ethernet address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
@@ -39,6 +41,9 @@ pub struct Link {
     pub kind: Option<String>,
     /// The other end's (or lower device's) index, in its own namespace (`IFLA_LINK`).
     pub peer: Option<u32>,
+    /// What tunnel it is, if it is one made as [`Kernel::add_tunnel`](crate::Kernel::add_tunnel) makes them; `None`
+    /// for one that differs in anything (a remote, learning, another time to live), whatever its kind.
+    pub tunnel: Option<TunnelKind>,
 }
 
 impl Link {

@@ -23,8 +23,12 @@ use netlink_packet_route::route::{
     RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 
+use crate::attribute::Attributes;
 use crate::link::{Address, Link, LinkChange, Mac, Neighbour, VethPair};
 use crate::route::{Family, NextHop, Route, RouteKey, RouteKind};
+
+pub(crate) mod nexthop;
+pub(crate) mod tunnel;
 
 const LINK_HEADER_LENGTH: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
@@ -33,6 +37,20 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+
+/// The kernel's number for a family, in a message's head.
+pub(crate) fn family_number(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => libc::AF_INET as u8,
+        Family::Ipv6 => libc::AF_INET6 as u8,
+    }
+}
+
+/// The family of a message's head; `None` when it is neither.
+pub(crate) fn family_from(number: u8) -> Option<Family> {
+    Family::ALL.into_iter().find(|family| family_number(*family) == number)
+}
 
 /// The kernel's number for a family.
 pub fn family_of(family: Family) -> AddressFamily {
@@ -335,6 +353,7 @@ pub fn parse_link(payload: &[u8]) -> Option<Link> {
         mac: None,
         kind: None,
         peer: None,
+        tunnel: None,
     };
     for attribute in NlasIterator::new(payload.get(LINK_HEADER_LENGTH..)?) {
         let attribute = attribute.ok()?;
@@ -345,10 +364,11 @@ pub fn parse_link(payload: &[u8]) -> Option<Link> {
             IFLA_MTU => link.mtu = number(value)?,
             IFLA_LINK => link.peer = number(value),
             IFLA_LINKINFO => {
-                link.kind = NlasIterator::new(value)
-                    .flatten()
-                    .find(|info| info.kind() == IFLA_INFO_KIND)
-                    .map(|info| text(info.value()));
+                let part = |kind| Attributes(value).find(|info| info.kind == kind);
+                link.kind = part(IFLA_INFO_KIND).map(|kind| kind.text());
+                if let (Some(kind), Some(data)) = (&link.kind, part(IFLA_INFO_DATA)) {
+                    link.tunnel = tunnel::parse(kind, data.value);
+                }
             }
             _ => {}
         }

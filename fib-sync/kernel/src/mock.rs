@@ -2,18 +2,35 @@
 //!
 //! For tests of what decides over a kernel. Modelled: the route key (table, destination, tos, metric), EEXIST and
 //! ESRCH, gateways that must be on a link that is up, routes that vanish without an event when a link is set down (the
-//! IPv4 ones) and with it its IPv6 addresses, connected routes, carrier that leaves routes in place.
+//! IPv4 ones) and with it its IPv6 addresses, connected routes, carrier that leaves routes in place; nexthop objects,
+//! which do not survive the loss of the carrier, and the routes on which go with them, in silence; tunnel devices,
+//! neighbours and FDB entries that go with their link; dumps that changes come in between.
+//!
+//! | module | what |
+//! |---|---|
+//! | `routes` | the route tables |
+//! | `nexthops` | nexthop objects |
+//! | `dump` | streamed dumps |
+//! | `kernel` | the [`Kernel`] trait, recording and failures |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
 use crate::Kernel;
-use crate::error::{Error, Refusal};
-use crate::link::{Address, Link};
+use crate::error::Refusal;
+use crate::link::{Address, Link, LinkChange, Mac};
 use crate::monitor::Hint;
-use crate::route::{Family, NextHop, Route, RouteChange, RouteKey, RouteKind};
+use crate::nexthop::{Nexthop, NexthopKind};
+use crate::route::{NextHop, Route, RouteChange, RouteKey};
+use crate::tunnel::Tunnel;
+
+mod dump;
+mod kernel;
+mod nexthops;
+mod routes;
 
 /// `RTPROT_KERNEL`.
 const PROTOCOL_KERNEL: u8 = 2;
@@ -21,10 +38,14 @@ const PROTOCOL_KERNEL: u8 = 2;
 /// What is to go wrong.
 #[derive(Debug, Clone, Default)]
 pub struct Failures {
-    /// Refuse every n-th change with this error, for the next so many times.
+    /// Refuse every n-th change of a route with this error, for the next so many times.
     pub refuse: Option<(usize, Errno, usize)>,
     /// In the next so many writes: carry out the first half and report the outcome as unknown.
     pub lose_answers: usize,
+    /// Refuse every n-th operation on anything but routes with this error, for the next so many times.
+    pub refuse_operations: Option<(usize, Errno, usize)>,
+    /// The next so many operations on anything but routes: carry out every other one, report all as unknown.
+    pub lose_operations: usize,
     /// Interrupt the next so many dumps.
     pub interrupt_dumps: usize,
     /// Swallow every hint.
@@ -33,20 +54,108 @@ pub struct Failures {
     pub overrun_hints: bool,
 }
 
-/// The kernel.
+/// What the kernel was built without.
 #[derive(Debug, Clone, Default)]
+pub struct Lacks {
+    /// Nexthop objects.
+    pub nexthops: bool,
+    /// Kinds of devices, by [`TunnelKind::name`](crate::TunnelKind::name).
+    pub kinds: BTreeSet<&'static str>,
+}
+
+/// An operation on anything but routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the method of that name with its arguments")]
+pub enum Operation {
+    AddNexthop(NexthopKind),
+    ReplaceNexthop(u32, NexthopKind),
+    DeleteNexthop(u32),
+    SetLink(u32, LinkChange),
+    DeleteLink(u32),
+    AddTunnel(Tunnel),
+    ChangeTunnel(u32, Tunnel),
+    AddAddress(u32, IpNetwork),
+    DeleteAddress(u32, IpNetwork),
+    SetNeighbour(u32, IpAddr, Mac),
+    DeleteNeighbour(u32, IpAddr),
+    SetFdb(u32, Mac, IpAddr),
+    DeleteFdb(u32, Mac, IpAddr),
+}
+
+impl Operation {
+    /// What it looks like to others.
+    fn hint(&self) -> Hint {
+        match self {
+            Operation::AddNexthop(_) | Operation::ReplaceNexthop(..) | Operation::DeleteNexthop(_) => {
+                Hint::Nexthop
+            }
+            Operation::SetLink(..)
+            | Operation::DeleteLink(_)
+            | Operation::AddTunnel(_)
+            | Operation::ChangeTunnel(..) => Hint::Link,
+            Operation::AddAddress(..) | Operation::DeleteAddress(..) => Hint::Address,
+            Operation::SetNeighbour(..)
+            | Operation::DeleteNeighbour(..)
+            | Operation::SetFdb(..)
+            | Operation::DeleteFdb(..) => Hint::Neighbour,
+        }
+    }
+}
+
+fn refused<T>(errno: Errno) -> Result<T, Refusal> {
+    Err(Refusal::new(errno))
+}
+
+/// The kernel.
+#[derive(Debug, Clone)]
 pub struct MockKernel {
     links: BTreeMap<u32, Link>,
     addresses: Vec<Address>,
     routes: BTreeMap<RouteKey, Vec<Route>>,
+    nexthops: BTreeMap<u32, Nexthop>,
+    neighbours: BTreeMap<(u32, IpAddr), Mac>,
+    fdb: BTreeMap<(u32, Mac), IpAddr>,
+    next_nexthop: u32,
+    dumping: Option<dump::Dumping>,
+    as_another: bool,
     hints: Vec<Hint>,
     /// What is to go wrong.
     pub failures: Failures,
+    /// What is not there.
+    pub lacks: Lacks,
+    /// How many routes a streamed dump shows at once.
+    pub chunk: usize,
+    /// Operations on anything but routes that came in, those refused included.
+    pub operations: Vec<Operation>,
     /// Changes that came in, those refused included.
     pub written: Vec<RouteChange>,
     /// How many dumps of routes were asked for.
     pub dumps: usize,
     changes: usize,
+}
+
+impl Default for MockKernel {
+    fn default() -> MockKernel {
+        MockKernel {
+            links: BTreeMap::new(),
+            addresses: Vec::new(),
+            routes: BTreeMap::new(),
+            nexthops: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            fdb: BTreeMap::new(),
+            next_nexthop: 1,
+            dumping: None,
+            as_another: false,
+            hints: Vec::new(),
+            failures: Failures::default(),
+            lacks: Lacks::default(),
+            chunk: 3,
+            operations: Vec::new(),
+            written: Vec::new(),
+            dumps: 0,
+            changes: 0,
+        }
+    }
 }
 
 impl MockKernel {
@@ -67,6 +176,7 @@ impl MockKernel {
             mac: None,
             kind: None,
             peer: None,
+            tunnel: None,
         };
         self.links.insert(index, link);
         self.hint(Hint::Link);
@@ -75,20 +185,27 @@ impl MockKernel {
         }
     }
 
-    /// Adds an address and its connected route.
+    /// An address appears, and its connected route.
     pub fn add_address(&mut self, ifindex: u32, network: IpNetwork) {
+        self.put_address(ifindex, network);
+        self.hint(Hint::Address);
+    }
+
+    fn put_address(&mut self, ifindex: u32, network: IpNetwork) {
         let address = Address { ifindex, network, peer: None, global: true, tentative: false };
         if !self.addresses.contains(&address) {
             self.addresses.push(address);
         }
         self.connect(ifindex);
-        self.hint(Hint::Address);
     }
 
     /// Takes a link away with everything on it. Only the link's own event tells.
     pub fn remove_link(&mut self, index: u32) {
+        self.flush_nexthops(index);
         self.links.remove(&index);
         self.addresses.retain(|address| address.ifindex != index);
+        self.neighbours.retain(|(ifindex, _), _| *ifindex != index);
+        self.fdb.retain(|(ifindex, _), _| *ifindex != index);
         self.drop_routes(index);
         self.hint(Hint::Link);
     }
@@ -102,16 +219,20 @@ impl MockKernel {
         if up {
             self.connect(index);
         } else {
+            self.flush_nexthops(index);
             self.drop_routes(index);
             self.addresses.retain(|address| address.ifindex != index || address.network.is_ipv4());
         }
         self.hint(Hint::Link);
     }
 
-    /// Gives a link a carrier or takes it. Its routes stay.
+    /// Gives a link a carrier or takes it. Its routes stay, but not its nexthop objects and the routes on these.
     pub fn set_carrier(&mut self, index: u32, carrier: bool) {
         if let Some(link) = self.links.get_mut(&index) {
             link.running = carrier && link.admin_up;
+        }
+        if !carrier {
+            self.flush_nexthops(index);
         }
         self.hint(Hint::Link);
     }
@@ -130,6 +251,14 @@ impl MockKernel {
         self.change(change)?;
         self.hint(Hint::Route(Box::new(hint)));
         Ok(())
+    }
+
+    /// Anything else done by somebody else: it does not fail, is not recorded, and is told as a hint.
+    pub fn as_another<T>(&mut self, operate: impl FnOnce(&mut dyn Kernel) -> T) -> T {
+        self.as_another = true;
+        let result = operate(self);
+        self.as_another = false;
+        result
     }
 
     /// The hints since the last call.
@@ -162,117 +291,19 @@ impl MockKernel {
         }
     }
 
-    /// Drops the routes that lead only through a link.
-    fn drop_routes(&mut self, index: u32) {
-        for routes in self.routes.values_mut() {
-            routes.retain(|route| {
-                route.next_hops.is_empty() || route.next_hops.iter().any(|hop| hop.ifindex != index)
+    /// Takes away the connected route of an address that went, unless another address needs it.
+    fn disconnect(&mut self, index: u32, network: IpNetwork) {
+        let subnet = |network: IpNetwork| (network.network(), network.prefix());
+        let needed = self
+            .addresses
+            .iter()
+            .any(|there| there.ifindex == index && subnet(there.network) == subnet(network));
+        if !needed {
+            self.retain_routes(|route| {
+                route.protocol != PROTOCOL_KERNEL
+                    || subnet(route.key.destination) != subnet(network)
+                    || route.next_hops.iter().any(|hop| hop.ifindex != index)
             });
         }
-        self.routes.retain(|_, routes| !routes.is_empty());
-    }
-
-    fn change(&mut self, change: &RouteChange) -> Result<(), Refusal> {
-        match change {
-            RouteChange::Add(route) => {
-                self.check(route)?;
-                if self.routes.contains_key(&route.key) {
-                    return Err(Refusal::new(Errno::EEXIST));
-                }
-                self.routes.insert(route.key, vec![route.clone()]);
-            }
-            RouteChange::Replace(route) => {
-                self.check(route)?;
-                let there = self.routes.entry(route.key).or_default();
-                match there.first_mut() {
-                    Some(first) => *first = route.clone(),
-                    None => there.push(route.clone()),
-                }
-            }
-            RouteChange::Delete { key, protocol } => {
-                let there = self.routes.get_mut(key).ok_or(Refusal::new(Errno::ESRCH))?;
-                let at = there.iter().position(|route| route.protocol == *protocol);
-                there.remove(at.ok_or(Refusal::new(Errno::ESRCH))?);
-                if there.is_empty() {
-                    self.routes.remove(key);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What Linux asks of next hops.
-    fn check(&self, route: &Route) -> Result<(), Refusal> {
-        if route.kind == RouteKind::Unicast && route.next_hops.is_empty() {
-            return Err(Refusal::new(Errno::EINVAL));
-        }
-        for hop in &route.next_hops {
-            let link = self.links.get(&hop.ifindex).ok_or(Refusal::new(Errno::ENODEV))?;
-            if !link.admin_up {
-                return Err(Refusal::new(Errno::ENETDOWN));
-            }
-            let Some(gateway) = hop.gateway else { continue };
-            let on_link = self.addresses.iter().any(|address| {
-                address.ifindex == hop.ifindex
-                    && address.network.contains(gateway)
-                    && address.network.ip() != gateway
-            });
-            let link_local =
-                matches!(gateway, std::net::IpAddr::V6(gateway) if gateway.is_unicast_link_local());
-            if !on_link && !link_local && !hop.onlink {
-                return Err(Refusal::new(Errno::ENETUNREACH));
-            }
-        }
-        Ok(())
-    }
-
-    fn dump<T>(&mut self, what: &'static str, found: T) -> Result<T, Error> {
-        if self.failures.interrupt_dumps > 0 {
-            self.failures.interrupt_dumps -= 1;
-            return Err(Error::Interrupted(what));
-        }
-        Ok(found)
-    }
-}
-
-impl Kernel for MockKernel {
-    fn routes(&mut self, family: Family, table: u32) -> Result<Vec<Route>, Error> {
-        self.dumps += 1;
-        let wanted = |route: &&Route| route.key.table == table && route.key.family() == family;
-        let found = self.routes.values().flatten().filter(wanted).cloned().collect();
-        self.dump("routes", found)
-    }
-
-    fn links(&mut self) -> Result<Vec<Link>, Error> {
-        let found = self.links.values().cloned().collect();
-        self.dump("links", found)
-    }
-
-    fn addresses(&mut self) -> Result<Vec<Address>, Error> {
-        let found = self.addresses.clone();
-        self.dump("addresses", found)
-    }
-
-    fn write(&mut self, changes: &[RouteChange]) -> Result<Vec<Result<(), Refusal>>, Error> {
-        let lost = self.failures.lose_answers > 0;
-        self.failures.lose_answers -= usize::from(lost);
-        let count = if lost { changes.len() / 2 } else { changes.len() };
-        let mut results = Vec::with_capacity(count);
-        for change in &changes[..count] {
-            self.written.push(change.clone());
-            self.changes += 1;
-            let refused = match &mut self.failures.refuse {
-                Some((nth, errno, times)) if *times > 0 && self.changes.is_multiple_of(*nth) => {
-                    *times -= 1;
-                    Some(Refusal::new(*errno))
-                }
-                _ => None,
-            };
-            results.push(match refused {
-                Some(refusal) => Err(refusal),
-                None => self.change(change),
-            });
-        }
-        if lost { Err(Error::Overrun) } else { Ok(results) }
     }
 }

@@ -42,6 +42,10 @@ pub enum Hint {
     Address,
     /// A route appeared or went, and not through the socket that was named to [`Monitor::open`].
     Route(Box<Route>),
+    /// A nexthop object appeared, changed or went.
+    Nexthop,
+    /// A permanent neighbour entry or an FDB entry of a VXLAN device appeared, changed or went.
+    Neighbour,
     /// Events were lost: anything may have changed.
     Overrun,
 }

@@ -4,19 +4,22 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use nix::errno::Errno;
 
 use crate::Kernel;
+use crate::dump::Dumped;
 use crate::error::{Error, Refusal};
 use crate::link::{Address, Link, LinkChange, Mac, Neighbour, VethPair};
-use crate::message;
+use crate::message::{self, nexthop, tunnel as tunnels};
 use crate::netns;
+use crate::nexthop::{Nexthop, NexthopKind};
 use crate::route::{Family, Route, RouteChange, RouteKey};
 use crate::socket::{End, NetlinkSocket};
+use crate::tunnel::{FdbEntry, Tunnel};
 
 /// How often an interrupted dump is repeated before [`Error::Interrupted`].
 pub const DUMP_ATTEMPTS: usize = 20;
@@ -32,6 +35,7 @@ const RTM_NEWNEIGH: u16 = 28;
 /// A netlink socket in one network namespace. It stays in that namespace wherever the thread goes afterwards.
 pub struct Netlink {
     socket: NetlinkSocket,
+    dumping: Option<(Family, u32)>,
 }
 
 impl Netlink {
@@ -40,7 +44,7 @@ impl Netlink {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open() -> Result<Netlink, Error> {
-        Ok(Netlink { socket: NetlinkSocket::open()? })
+        Ok(Netlink { socket: NetlinkSocket::open()?, dumping: None })
     }
 
     /// Opens a socket in another network namespace. The calling thread does not leave its own.
@@ -71,27 +75,6 @@ impl Netlink {
         self.request(request, NLM_F_CREATE | NLM_F_EXCL, || format!("create veth {}", pair.name))
     }
 
-    /// Deletes a link (with a veth, both ends).
-    ///
-    /// # Errors
-    /// [`Error::Refused`]; [`Error::missing`] when it is not there.
-    pub fn delete_link(&mut self, ifindex: u32) -> Result<(), Error> {
-        let request = RouteNetlinkMessage::DelLink(message::delete_link(ifindex));
-        self.request(request, 0, || format!("delete link {ifindex}"))
-    }
-
-    /// Changes up or down, MTU, Ethernet address or name.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub fn set_link(&mut self, ifindex: u32, change: &LinkChange) -> Result<(), Error> {
-        if let Some(name) = &change.name {
-            check_name(name)?;
-        }
-        let request = RouteNetlinkMessage::SetLink(message::set_link(ifindex, change));
-        self.request(request, 0, || format!("change link {ifindex}: {change:?}"))
-    }
-
     /// The link of that name, or `None`.
     ///
     /// # Errors
@@ -113,26 +96,6 @@ impl Netlink {
             }
             End::Done | End::Interrupted => Ok(found),
         }
-    }
-
-    /// Adds an address. `nodad`: without duplicate address detection, usable at once (IPv6).
-    ///
-    /// # Errors
-    /// [`Error::Refused`]; EEXIST when the link has it already.
-    pub fn add_address(&mut self, ifindex: u32, network: IpNetwork, nodad: bool) -> Result<(), Error> {
-        let request = RouteNetlinkMessage::NewAddress(message::address(ifindex, &network, nodad));
-        self.request(request, NLM_F_CREATE | NLM_F_EXCL, || {
-            format!("add address {network} to link {ifindex}")
-        })
-    }
-
-    /// Removes an address.
-    ///
-    /// # Errors
-    /// [`Error::Refused`]; [`Error::missing`] when the link does not have it.
-    pub fn delete_address(&mut self, ifindex: u32, network: IpNetwork) -> Result<(), Error> {
-        let request = RouteNetlinkMessage::DelAddress(message::address(ifindex, &network, false));
-        self.request(request, 0, || format!("delete address {network} of link {ifindex}"))
     }
 
     /// Adds a route; never replaces, never appends.
@@ -164,35 +127,41 @@ impl Netlink {
         self.request(request, flags, || change.to_string())
     }
 
-    /// Adds or replaces a permanent neighbour entry.
-    ///
-    /// # Errors
-    /// [`Error::Refused`].
-    pub fn set_neighbour(&mut self, ifindex: u32, address: IpAddr, mac: Mac) -> Result<(), Error> {
-        let request = RouteNetlinkMessage::NewNeighbour(message::neighbour(ifindex, address, Some(mac)));
-        self.request(request, NLM_F_CREATE | NLM_F_REPLACE, || {
-            format!("set neighbour {address} of link {ifindex} to {mac}")
-        })
+    fn request_body(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        flags: u16,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        match self.socket.exchange_body(kind, body, flags | NLM_F_ACK, |_, _| {})? {
+            End::Done | End::Interrupted => Ok(()),
+            End::Refused(refusal) => Err(Error::Refused { what: what(), refusal }),
+        }
     }
 
-    /// Deletes a neighbour entry.
-    ///
-    /// # Errors
-    /// [`Error::Refused`]; [`Error::missing`] when there is none.
-    pub fn delete_neighbour(&mut self, ifindex: u32, address: IpAddr) -> Result<(), Error> {
-        let request = RouteNetlinkMessage::DelNeighbour(message::neighbour(ifindex, address, None));
-        self.request(request, 0, || format!("delete neighbour {address} of link {ifindex}"))
-    }
-
-    /// All neighbour entries.
-    ///
-    /// # Errors
-    /// As for [`Kernel::routes`].
-    pub fn neighbours(&mut self) -> Result<Vec<Neighbour>, Error> {
-        self.dump("neighbours", || {
-            let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-            (request, RTM_NEWNEIGH, message::parse_neighbour)
-        })
+    /// Dumps until nothing changed in between; [`Error::Refused`] with what the kernel says.
+    fn dump_body<T>(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        body: &[u8],
+        mut parse: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut found = Vec::new();
+            let end = self.socket.exchange_body(kind, body, NLM_F_DUMP, |_, payload| {
+                found.extend(parse(payload));
+            })?;
+            match end {
+                End::Done => return Ok(found),
+                End::Interrupted => {}
+                End::Refused(refusal) => {
+                    return Err(Error::Refused { what: format!("dump {what}"), refusal });
+                }
+            }
+        }
+        Err(Error::Interrupted(what))
     }
 
     fn request(
@@ -249,10 +218,97 @@ impl Kernel for Netlink {
         Ok(routes)
     }
 
+    fn dump_start(&mut self, family: Family, table: u32) -> Result<(), Error> {
+        self.dumping = Some((family, table));
+        Ok(())
+    }
+
+    fn dump_next(&mut self, each: &mut dyn FnMut(Dumped<'_>)) -> Result<bool, Error> {
+        if let Some((family, table)) = self.dumping.take() {
+            for (form, route) in self.routes(family, table)?.iter().enumerate() {
+                each(Dumped { destination: route.key.destination, form: form as u32, route });
+            }
+        }
+        Ok(false)
+    }
+
+    fn write(&mut self, changes: &[RouteChange]) -> Result<Vec<Result<(), Refusal>>, Error> {
+        self.socket.batch(changes.iter().map(route_request))
+    }
+
+    fn nexthops(&mut self) -> Result<Option<Vec<Nexthop>>, Error> {
+        let found = self.dump_body("nexthop objects", nexthop::GET, &nexthop::dump(), nexthop::parse);
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.unsupported() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn add_nexthop(&mut self, kind: &NexthopKind, protocol: u8) -> Result<u32, Error> {
+        let what = || format!("add nexthop {kind:?}");
+        let Some(body) = nexthop::new(None, kind, protocol) else { return Err(Error::Invalid(what())) };
+        let mut made = None;
+        let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO | NLM_F_ACK;
+        let end = self.socket.exchange_body(nexthop::NEW, &body, flags, |kind, payload| {
+            if kind == nexthop::NEW {
+                made = nexthop::parse(payload);
+            }
+        })?;
+        match (end, made) {
+            (End::Refused(refusal), _) => Err(Error::Refused { what: what(), refusal }),
+            (_, Some(made)) => Ok(made.id),
+            (_, None) => Err(Error::Malformed("the answer about a new nexthop object".to_owned())),
+        }
+    }
+
+    fn replace_nexthop(&mut self, id: u32, kind: &NexthopKind, protocol: u8) -> Result<(), Error> {
+        let what = || format!("replace nexthop {id} by {kind:?}");
+        let Some(body) = nexthop::new(Some(id), kind, protocol) else { return Err(Error::Invalid(what())) };
+        self.request_body(nexthop::NEW, &body, NLM_F_REPLACE, what)
+    }
+
+    fn delete_nexthop(&mut self, id: u32) -> Result<(), Error> {
+        self.request_body(nexthop::DELETE, &nexthop::delete(id), 0, || format!("delete nexthop {id}"))
+    }
+
     fn links(&mut self) -> Result<Vec<Link>, Error> {
         self.dump("links", || {
             (RouteNetlinkMessage::GetLink(message::dump_links()), RTM_NEWLINK, message::parse_link)
         })
+    }
+
+    fn set_link(&mut self, ifindex: u32, change: &LinkChange) -> Result<(), Error> {
+        if let Some(name) = &change.name {
+            check_name(name)?;
+        }
+        let request = RouteNetlinkMessage::SetLink(message::set_link(ifindex, change));
+        self.request(request, 0, || format!("change link {ifindex}: {change:?}"))
+    }
+
+    fn delete_link(&mut self, ifindex: u32) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::DelLink(message::delete_link(ifindex));
+        self.request(request, 0, || format!("delete link {ifindex}"))
+    }
+
+    fn add_tunnel(&mut self, tunnel: &Tunnel) -> Result<u32, Error> {
+        check_name(&tunnel.name)?;
+        self.request_body(tunnels::NEW_LINK, &tunnels::new(tunnel), NLM_F_CREATE | NLM_F_EXCL, || {
+            format!("create {} {}", tunnel.kind.name(), tunnel.name)
+        })?;
+        let made = self.link_by_name(&tunnel.name)?;
+        made.map(|link| link.index)
+            .ok_or_else(|| Error::Malformed(format!("no link {} after all", tunnel.name)))
+    }
+
+    fn change_tunnel(&mut self, ifindex: u32, tunnel: &Tunnel) -> Result<(), Error> {
+        let what = || format!("change {} {}", tunnel.kind.name(), tunnel.name);
+        self.request_body(tunnels::NEW_LINK, &tunnels::change(ifindex, tunnel), 0, what)?;
+        // What the request cannot say (a remote, flags of the device) may still be otherwise.
+        match self.link_by_name(&tunnel.name)? {
+            Some(link) if link.index == ifindex && link.tunnel == Some(tunnel.kind) => Ok(()),
+            _ => Err(Error::Refused { what: what(), refusal: Refusal::new(Errno::EOPNOTSUPP) }),
+        }
     }
 
     fn addresses(&mut self) -> Result<Vec<Address>, Error> {
@@ -262,8 +318,56 @@ impl Kernel for Netlink {
         })
     }
 
-    fn write(&mut self, changes: &[RouteChange]) -> Result<Vec<Result<(), Refusal>>, Error> {
-        self.socket.batch(changes.iter().map(route_request))
+    fn add_address(&mut self, ifindex: u32, network: IpNetwork, nodad: bool) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::NewAddress(message::address(ifindex, &network, nodad));
+        self.request(request, NLM_F_CREATE | NLM_F_EXCL, || {
+            format!("add address {network} to link {ifindex}")
+        })
+    }
+
+    fn delete_address(&mut self, ifindex: u32, network: IpNetwork) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::DelAddress(message::address(ifindex, &network, false));
+        self.request(request, 0, || format!("delete address {network} of link {ifindex}"))
+    }
+
+    fn neighbours(&mut self) -> Result<Vec<Neighbour>, Error> {
+        self.dump("neighbours", || {
+            let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+            (request, RTM_NEWNEIGH, message::parse_neighbour)
+        })
+    }
+
+    fn set_neighbour(&mut self, ifindex: u32, address: IpAddr, mac: Mac) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::NewNeighbour(message::neighbour(ifindex, address, Some(mac)));
+        self.request(request, NLM_F_CREATE | NLM_F_REPLACE, || {
+            format!("set neighbour {address} of link {ifindex} to {mac}")
+        })
+    }
+
+    fn delete_neighbour(&mut self, ifindex: u32, address: IpAddr) -> Result<(), Error> {
+        let request = RouteNetlinkMessage::DelNeighbour(message::neighbour(ifindex, address, None));
+        self.request(request, 0, || format!("delete neighbour {address} of link {ifindex}"))
+    }
+
+    fn fdb(&mut self, ifindex: u32) -> Result<Vec<FdbEntry>, Error> {
+        let body = tunnels::dump_fdb(ifindex);
+        let mut found = self.dump_body("FDB entries", tunnels::GET_NEIGHBOUR, &body, tunnels::parse_fdb)?;
+        found.retain(|entry| entry.ifindex == ifindex);
+        Ok(found)
+    }
+
+    fn set_fdb(&mut self, ifindex: u32, mac: Mac, remote: IpAddr) -> Result<(), Error> {
+        let body = tunnels::fdb(ifindex, mac, remote);
+        self.request_body(tunnels::NEW_NEIGHBOUR, &body, NLM_F_CREATE | NLM_F_REPLACE, || {
+            format!("set FDB entry {mac} of link {ifindex} to {remote}")
+        })
+    }
+
+    fn delete_fdb(&mut self, ifindex: u32, mac: Mac, remote: IpAddr) -> Result<(), Error> {
+        let body = tunnels::fdb(ifindex, mac, remote);
+        self.request_body(tunnels::DELETE_NEIGHBOUR, &body, 0, || {
+            format!("delete FDB entry {mac} to {remote} of link {ifindex}")
+        })
     }
 }
 

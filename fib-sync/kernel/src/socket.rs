@@ -96,12 +96,40 @@ impl NetlinkSocket {
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
-        mut each: impl FnMut(u16, &[u8]),
+        each: impl FnMut(u16, &[u8]),
     ) -> Result<End, Error> {
         let sequence = self.next_sequence();
         let mut bytes = Vec::new();
         encode(&mut bytes, message, flags, sequence);
-        self.send(&bytes)?;
+        self.converse(&bytes, sequence, each)
+    }
+
+    /// As [`NetlinkSocket::exchange`], for a request whose type and body are given.
+    pub(crate) fn exchange_body(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        flags: u16,
+        each: impl FnMut(u16, &[u8]),
+    ) -> Result<End, Error> {
+        let sequence = self.next_sequence();
+        let mut bytes = Vec::with_capacity(HEADER_LENGTH + body.len());
+        bytes.extend_from_slice(&((HEADER_LENGTH + body.len()) as u32).to_ne_bytes());
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
+        bytes.extend_from_slice(&sequence.to_ne_bytes());
+        bytes.extend_from_slice(&0_u32.to_ne_bytes());
+        bytes.extend_from_slice(body);
+        self.converse(&bytes, sequence, each)
+    }
+
+    fn converse(
+        &mut self,
+        request: &[u8],
+        sequence: u32,
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<End, Error> {
+        self.send(request)?;
         let mut interrupted = false;
         loop {
             let mut end = None;
