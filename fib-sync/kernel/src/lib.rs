@@ -13,20 +13,30 @@
 //! | `socket` | packs, acknowledgements, dumps |
 //! | [`netlink`] | the operations, one method each |
 //! | [`monitor`] | multicast events, as hints |
+//! | [`conntrack`], [`ethtool`] | connections of an address forgotten, offloads read; over `raw`, netlink by hand |
 //! | [`netns`] | doing things in another network namespace |
 //! | [`sysctl`] | files below `/proc/sys` |
 //! | [`mock`] | the kernel in memory |
 
+<<<<<<< ours
 mod attribute;
 pub mod dump;
+=======
+pub mod conntrack;
+>>>>>>> theirs
 pub mod error;
+pub mod ethtool;
 pub mod link;
 pub mod message;
 pub mod mock;
 pub mod monitor;
 pub mod netlink;
 pub mod netns;
+<<<<<<< ours
 pub mod nexthop;
+=======
+mod raw;
+>>>>>>> theirs
 pub mod route;
 mod socket;
 pub mod sysctl;
