@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::metrics;
+use crate::nat::keeper::NatState;
 use crate::pods::StoreState;
 use crate::sync::{Handle, Input};
 use crate::sysctls;
@@ -23,6 +24,8 @@ pub struct Sources {
     pub configuration: watch::Receiver<Configuration<Config>>,
     /// How reading the ipam store goes.
     pub store: StoreState,
+    /// How keeping the nftables table goes.
+    pub nat: NatState,
 }
 
 /// The API over its sources.
@@ -64,6 +67,7 @@ impl Sources {
         let mut node = self.handle.ask(Input::Node).await?;
         node.conditions.push(sysctls::condition(&links));
         node.conditions.push(self.store.condition());
+        node.conditions.push(self.nat.condition());
         let configuration = self.configuration.borrow();
         node.conditions.push(configuration.condition());
         node.configuration = Some(configuration.info());

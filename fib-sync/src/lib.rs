@@ -22,6 +22,7 @@ pub mod engine;
 pub mod guard;
 pub mod interfaces;
 pub mod metrics;
+pub mod nat;
 pub mod next_hop;
 pub mod ownership;
 pub mod pods;

@@ -12,6 +12,7 @@ use causeway_daemon::signals::Shutdown;
 use causeway_daemon::{documents, http, log};
 use causeway_fib_sync::api::{Sources, api};
 use causeway_fib_sync::config::{self, Config};
+use causeway_fib_sync::nat::keeper::{self, NatState};
 use causeway_fib_sync::pods::{self, StoreState};
 use causeway_fib_sync::sync::{self, Input};
 use causeway_fib_sync::{ownership, server, sysctls};
@@ -115,9 +116,13 @@ async fn daemon(args: DaemonArgs, path: std::path::PathBuf) -> Result<()> {
 
     let feed = http::bind_unix(&args.run_dir.join(FIB_FEED_SOCKET))?;
     let sync::KernelThread { handle, thread } = sync::start((*first).clone(), args.run_dir.clone())?;
-    let store = StoreState::default();
-    let sources =
-        Sources { handle: handle.clone(), configuration: configuration.clone(), store: store.clone() };
+    let (store, nat) = (StoreState::default(), NatState::default());
+    let sources = Sources {
+        handle: handle.clone(),
+        configuration: configuration.clone(),
+        store: store.clone(),
+        nat: nat.clone(),
+    };
     http::serve(api(sources), &args.run_dir.join(FIB_SYNC_SOCKET), args.http, shutdown.clone()).await?;
     tracing::info!(node = %args.node, run_dir = %args.run_dir.display(), "fib-sync runs");
 
@@ -125,6 +130,7 @@ async fn daemon(args: DaemonArgs, path: std::path::PathBuf) -> Result<()> {
     std::thread::Builder::new()
         .name("pods".to_owned())
         .spawn(move || pods::watch(&PodStore::new(&run_dir), &run_dir, &store, &to_kernel, &ended))?;
+    let translating = tokio::spawn(keeper::keep(configuration.clone(), nat, shutdown.clone()));
     let changes = tokio::spawn(follow(configuration, handle.clone(), shutdown.clone()));
     let serving = tokio::spawn(server::serve(feed, handle.clone(), shutdown.clone()));
     let thread = tokio::task::spawn_blocking(move || thread.join());
@@ -138,7 +144,7 @@ async fn daemon(args: DaemonArgs, path: std::path::PathBuf) -> Result<()> {
     if panicked {
         return Err(anyhow!("the kernel thread ended by itself"));
     }
-    for task in [changes, serving] {
+    for task in [changes, serving, translating] {
         let _ = tokio::time::timeout(END, task).await;
     }
     // Routes stay: whoever starts next adopts them.
