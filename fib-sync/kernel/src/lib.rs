@@ -18,12 +18,9 @@
 //! | [`sysctl`] | files below `/proc/sys` |
 //! | [`mock`] | the kernel in memory |
 
-<<<<<<< ours
 mod attribute;
-pub mod dump;
-=======
 pub mod conntrack;
->>>>>>> theirs
+pub mod dump;
 pub mod error;
 pub mod ethtool;
 pub mod link;
@@ -32,11 +29,8 @@ pub mod mock;
 pub mod monitor;
 pub mod netlink;
 pub mod netns;
-<<<<<<< ours
 pub mod nexthop;
-=======
 mod raw;
->>>>>>> theirs
 pub mod route;
 mod socket;
 pub mod sysctl;
