@@ -27,7 +27,7 @@ LAB := $(BIN)/causeway-lab
 TOPOLOGY ?= two-racks
 TOPOLOGY_FILE := integration/topologies/$(TOPOLOGY)/$(TOPOLOGY).clab.yml
 
-.PHONY: help deps build test unit lint demo lab lab-down bench bench-quick bench-build clean root
+.PHONY: help deps build test unit lint demo lab lab-down bench bench-quick bench-fib bench-build clean root
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -71,7 +71,7 @@ lab-down: root build ## Take it down again (needs root)
 	@$(LAB) down $(TOPOLOGY_FILE)
 
 bench-build: root deps
-	@$(CARGO) build --release --locked -p causeway-bgpd -p causeway-route-reflector -p causeway-bench
+	@$(CARGO) build --release --locked -p causeway-bgpd -p causeway-route-reflector -p causeway-fib-sync -p causeway-bench
 
 BENCH = $(TARGET)/release/causeway-bench
 RUNS := $(TARGET)/bench
@@ -89,6 +89,10 @@ bench-quick: bench-build ## Three minutes: smaller benchmarks beside BIRD, print
 	@$(BENCH) run --scale 0.2 --runs 2 --limit 10 --daemons relay,causeway,bird \
 		--scenario "A,A1,B,C,D-warm,E-warm"
 	$(BENCH) run --scale 0.2 --runs 1 --limit 10 --daemons relay,causeway,bird --scenario "E-cold,S1000,churn-100,random"
+
+bench-fib: bench-build ## Routes into the kernel beside a bare loop and BIRD, a quarter of an hour; QUICK=1 two minutes (needs root)
+	@mkdir -p $(RUNS)
+	$(BENCH) fib $(if $(QUICK),--quick) --json $(RUNS)/fib.json
 
 clean: ## Remove what was built
 	@$(CARGO) clean

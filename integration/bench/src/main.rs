@@ -4,6 +4,7 @@ mod addresses;
 mod churn;
 mod daemons;
 mod document;
+mod fib;
 mod fleet;
 mod idle;
 mod interned;
@@ -42,6 +43,11 @@ struct Cli {
 enum Verb {
     /// Run scenarios with some daemons in turn, and print tables
     Run(rounds::Wanted),
+    /// Routes into the kernel: fib-sync beside a bare loop and BIRD
+    Fib(fib::Wanted),
+    /// One measurement of `fib`, its figures as JSON
+    #[command(hide = true)]
+    FibMeasure(fib::One),
     /// List the scenarios
     List,
     /// Put the tables of runs into a document, between <!-- bench:begin --> and <!-- bench:end -->
@@ -94,6 +100,8 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<bool> {
     match verb {
         Verb::Run(wanted) => rounds::run(&wanted),
+        Verb::Fib(wanted) => fib::run(&wanted).map(|()| true),
+        Verb::FibMeasure(one) => fib::measure(&one).map(|()| true),
         Verb::List => {
             let mut out = std::io::stdout();
             for scenario in scenario::all() {

@@ -31,6 +31,21 @@ pub fn of(pid: u32) -> Result<Usage> {
     parse(&read("stat")?, &read("status")?).context("/proc as it has always been")
 }
 
+/// Resident memory of a process now, octets, counted page by page rather than by the counters that lag behind.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn resident(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+        .with_context(|| format!("process {pid} is gone"))?;
+    rolled_up(&text).context("/proc as it has always been")
+}
+
+fn rolled_up(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 /// CPU time of a process's threads, to the nanosecond; threads that ended are left out.
 ///
 /// # Errors
@@ -98,5 +113,13 @@ mod tests {
         assert!(of(std::process::id()).unwrap().peak > 0);
         assert!(fine_cpu(std::process::id()).unwrap() > Duration::ZERO);
         assert!(machine_busy().unwrap() > Duration::ZERO);
+        assert!(resident(std::process::id()).unwrap() > 0);
+    }
+
+    #[test]
+    fn the_rollup_is_read() {
+        let text = "0-1 ---p 00000000 00:00 0    [rollup]\nRss:      4 kB\nPss:   2 kB\n";
+        assert_eq!(rolled_up(text), Some(4096));
+        assert_eq!(rolled_up("Pss: 2 kB"), None);
     }
 }

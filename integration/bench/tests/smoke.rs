@@ -69,3 +69,43 @@ fn a_wrong_path_is_noticed() {
     let why = verdict_on("wrong-path", "A");
     assert!(why.contains("instead of"), "{why}");
 }
+
+/// One measurement of routes into the kernel: its figures.
+fn into_the_kernel(step: &str, subject: &str) -> Value {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_causeway-bench"))
+        .args(["fib-measure", "--step", step, "--subject", subject])
+        .args("--family v4 --routes 2000 --seconds 1 --limit 60 --folder".split(' '))
+        .arg(folder.path())
+        .output()
+        .expect("the tool runs");
+    let figures: Value = serde_json::from_slice(&output.stdout).expect("figures");
+    assert_eq!(figures["failed"], Value::Null, "{step} with {subject}");
+    figures["values"].clone()
+}
+
+#[test]
+fn routes_into_the_kernel_are_measured() {
+    for subject in ["loop", "loop-object", "causeway", "bird"] {
+        let values = into_the_kernel("load", subject);
+        assert!(values["routes a second"].as_f64().is_some_and(|rate| rate > 0.0), "{subject}: {values}");
+    }
+    for step in ["wire", "carrier", "down", "session"] {
+        let values = into_the_kernel(step, "causeway");
+        assert!(values["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{step}: {values}");
+    }
+}
+
+#[test]
+fn a_full_check_that_finds_nothing_writes_nothing() {
+    let values = into_the_kernel("resync", "causeway");
+    assert_eq!(values["writes"].as_f64(), Some(0.0), "{values}");
+    assert!(values["worst ms of a change meanwhile"].as_f64().is_some_and(|worst| worst > 0.0), "{values}");
+}
+
+#[test]
+fn each_flap_is_answered() {
+    let values = into_the_kernel("flap", "causeway");
+    assert!(values["CPU microseconds a flap"].as_f64().is_some_and(|cost| cost > 0.0), "{values}");
+    assert!(values["answers a flap"].as_f64().is_some_and(|answers| answers > 0.0), "{values}");
+}

@@ -91,19 +91,7 @@ impl Target {
             Target::Gobgp => gobgp::prepare(setup)?,
             Target::Relay => relay(setup)?,
         };
-        let log = setup.folder.join("log");
-        let file = File::create(&log)?;
-        // The daemon goes when this process goes, however it goes.
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
-            .args(&argv)
-            .current_dir(setup.folder)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .context("setpriv")?;
-        let mut daemon = Daemon { child, log };
+        let mut daemon = Daemon::launch(&argv, setup.folder, "log")?;
         if let Err(error) = place::wait_for_listener(START) {
             let ended = daemon.child.try_wait()?.map(|status| format!(" ({status})")).unwrap_or_default();
             bail!("{}{ended}: {error}: {}", self.name(), daemon.log_tail());
@@ -128,6 +116,26 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Starts a command line in this folder, where it writes what it says to this file.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn launch(argv: &[String], folder: &Path, log: &str) -> Result<Daemon> {
+        let log = folder.join(log);
+        let file = File::create(&log)?;
+        // The daemon goes when this process goes, however it goes.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .args(argv)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .context("setpriv")?;
+        Ok(Daemon { child, log })
+    }
+
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {

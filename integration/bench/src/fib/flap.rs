@@ -1,0 +1,103 @@
+//! One route comes and goes a thousand times a second among few and among many: what that costs. Not pure.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use causeway_api::fib::{Command, Event, RouteState};
+
+use super::feed::{self, Feed};
+use super::job::Figures;
+use super::measure::Site;
+use super::plan::Plan;
+use super::process::Causeway;
+use crate::usage;
+
+/// Half a flap: the route goes, or comes.
+const CHANGE: Duration = Duration::from_micros(500);
+/// How long fib-sync has for itself before.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How long the last change may take.
+const LAST: Duration = Duration::from_secs(10);
+
+/// Lets one route flap, and asks what fib-sync used for it.
+///
+/// # Errors
+/// Where fib-sync does not follow.
+pub fn run(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
+    let causeway = Causeway::start(site.folder, site.binaries, false)?;
+    flaps(site, figures, &causeway).map_err(|error| error.context(causeway.log_tail()))
+}
+
+fn flaps(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<()> {
+    let plan = site.job.plan();
+    let mut feed = Feed::connect(&causeway.run_dir, site.deadline)?;
+    let octets = feed.snapshot(&plan, &feed::group(1, &[plan.router(0)], &[]));
+    feed.install(&plan, &octets, site.deadline)?;
+    drop(octets);
+    settle(causeway, site.deadline)?;
+
+    // Beyond the plan, so that the others stay.
+    let prefix = Plan { routes: plan.routes + 1, ..plan }.prefix(plan.routes);
+    let (mut changes, mut told, mut last) = (0_u64, 0_u64, 0);
+    let mut is_there = false;
+    let cpu = usage::fine_cpu(causeway.fib_sync.pid())?;
+    let writes = causeway.metric(WRITES)?;
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs(site.job.seconds.max(1));
+    let mut next = begin;
+    while next < end {
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        last = feed.next_generation();
+        let command = match is_there {
+            true => Command::Withdraw { prefix, generation: last },
+            false => Command::Route { prefix, group: 1, generation: last },
+        };
+        is_there = !is_there;
+        feed.send(&[command], site.deadline)?;
+        feed.read(|event| {
+            told += u64::from(matches!(event, Event::Status { prefix: about, .. } if *about == prefix));
+        })?;
+        changes += 1;
+        next += CHANGE;
+    }
+    let took = begin.elapsed();
+    let deadline = site.deadline.min(Instant::now() + LAST);
+    feed.exchange(&[], deadline, |event| match event {
+        Event::Status { prefix: about, generation, state } if *about == prefix => {
+            told += 1;
+            let done = matches!(state, RouteState::Installed { .. } | RouteState::Removed);
+            Ok(done && *generation == last)
+        }
+        _ => Ok(false),
+    })
+    .context("the last change")?;
+    let cpu = usage::fine_cpu(causeway.fib_sync.pid())? - cpu;
+    let flaps = changes as f64 / 2.0;
+    ensure!(flaps > 0.0, "no flap");
+    figures.set("flaps a second", flaps / took.as_secs_f64());
+    figures.set("CPU microseconds a flap", cpu.as_secs_f64() * 1e6 / flaps);
+    figures.set("writes a flap", (causeway.metric(WRITES)? - writes) / flaps);
+    figures.set("answers a flap", told as f64 / flaps);
+    Ok(())
+}
+
+/// Changes of routes that fib-sync wrote to the kernel.
+pub const WRITES: &str = "causeway_fib_netlink_changes_total";
+
+/// Waits until fib-sync uses no CPU time to speak of.
+///
+/// # Errors
+/// Where it is never at rest.
+pub fn settle(causeway: &Causeway, deadline: Instant) -> Result<()> {
+    let step = SETTLE / 10;
+    let mut quiet = 0;
+    let mut cpu = usage::fine_cpu(causeway.fib_sync.pid())?;
+    while quiet < 10 {
+        ensure!(Instant::now() < deadline, "fib-sync is never at rest");
+        std::thread::sleep(step);
+        let now = usage::fine_cpu(causeway.fib_sync.pid())?;
+        quiet = if now - cpu < step / 50 { quiet + 1 } else { 0 };
+        cpu = now;
+    }
+    Ok(())
+}
