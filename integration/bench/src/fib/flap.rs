@@ -9,7 +9,7 @@ use super::feed::{self, Feed};
 use super::job::Figures;
 use super::measure::Site;
 use super::plan::Plan;
-use super::process::Causeway;
+use super::process::{Causeway, Speaker};
 use crate::usage;
 
 /// Half a flap: the route goes, or comes.

@@ -40,6 +40,8 @@ pub enum Subject {
     Causeway,
     /// BIRD.
     Bird,
+    /// FRR: bgpd and zebra.
+    Frr,
 }
 
 impl fmt::Display for Step {
@@ -63,6 +65,7 @@ impl Subject {
             Subject::LoopObject => "bare loop, by nexthop id",
             Subject::Causeway => "Causeway",
             Subject::Bird => "BIRD",
+            Subject::Frr => "FRR",
         }
     }
 }
@@ -162,7 +165,7 @@ pub fn grouped(number: usize) -> String {
 /// What is to be measured, in the order of the rounds: what is compared follows one another.
 #[must_use]
 pub fn all(quick: bool, flap_seconds: u64) -> Vec<Job> {
-    use Subject::{Bird, Causeway, Loop, LoopObject};
+    use Subject::{Bird, Causeway, Frr, Loop, LoopObject};
     let (small, large) = if quick { (50_000, 200_000) } else { (100_000, 1_000_000) };
     let job = |step, subject, routes| Job { step, subject, family: Family::V4, routes, seconds: 0 };
     let mut jobs = Vec::new();
@@ -171,10 +174,10 @@ pub fn all(quick: bool, flap_seconds: u64) -> Vec<Job> {
     }
     let v6 = [Loop, LoopObject, Causeway].map(|subject| job(Step::Load, subject, small));
     jobs.extend(v6.map(|job| Job { family: Family::V6, ..job }));
-    jobs.extend([Causeway, Bird].map(|subject| job(Step::Wire, subject, small)));
+    jobs.extend([Causeway, Bird, Frr].map(|subject| job(Step::Wire, subject, small)));
     jobs.push(job(Step::Resync, Causeway, large));
     jobs.extend([Step::Carrier, Step::Down].map(|step| job(step, Causeway, small)));
-    jobs.extend([Causeway, Bird].map(|subject| job(Step::Session, subject, small)));
+    jobs.extend([Causeway, Bird, Frr].map(|subject| job(Step::Session, subject, small)));
     let flap = |routes| Job { seconds: flap_seconds, ..job(Step::Flap, Causeway, routes) };
     jobs.extend([1000, large].map(flap));
     jobs

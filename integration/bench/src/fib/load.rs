@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
@@ -13,7 +13,8 @@ use super::message::{self, PROTOCOL, Way};
 use super::netlink::{BATCH, Netlink};
 use super::peer::{self, Peer};
 use super::plan::{Plan, SPEAKER};
-use super::process::{Bird, Causeway, Used};
+use super::process::{Causeway, Speaker, Used};
+use super::routers::Bird;
 use super::watch;
 
 const OBJECT: u32 = 1;
@@ -28,6 +29,7 @@ pub fn load(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
         Subject::LoopObject => bare(site, figures, true),
         Subject::Causeway => causeway(site, figures),
         Subject::Bird => bird(site, figures),
+        Subject::Frr => bail!("zebra gets routes from no table that can be filled before"),
     }?;
     check(site)
 }
@@ -37,16 +39,8 @@ pub fn load(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
 /// # Errors
 /// Where they do not all get there.
 pub fn wire(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
-    match site.job.subject {
-        Subject::Bird => {
-            let bird = Bird::start(site.folder, true)?;
-            announce(site, figures, || bird.used()).map_err(|error| error.context(bird.daemon.log_tail()))
-        }
-        _ => {
-            let causeway = Causeway::start(site.folder, site.binaries, true)?;
-            announce(site, figures, || causeway.used()).map_err(|error| error.context(causeway.log_tail()))
-        }
-    }?;
+    let speaker = site.speaker()?;
+    announce(site, figures, speaker.as_ref()).map_err(|error| error.context(speaker.log_tail()))?;
     check(site)
 }
 
@@ -114,22 +108,22 @@ fn bird(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
     let before = bird.used()?;
     let begin = Instant::now();
     bird.enable_kernel()?;
-    let end = joined(watch).map_err(|error| error.context(bird.daemon.log_tail()))?;
+    let end = joined(watch).map_err(|error| error.context(bird.log_tail()))?;
     let after = bird.used()?;
     conclude(figures, (end - begin).as_secs_f64(), Used { resident: empty.resident, ..before }, after);
     Ok(())
 }
 
-fn announce(site: &Site<'_>, figures: &mut Figures, used: impl Fn() -> Result<Used>) -> Result<()> {
+fn announce(site: &Site<'_>, figures: &mut Figures, speaker: &dyn Speaker) -> Result<()> {
     let plan = site.job.plan();
     let octets = peer::announcement(&plan, 0);
     let mut peer = Peer::connect(site.node, 0, SPEAKER, site.deadline)?;
     let watch = watch::last_route(plan, site.deadline)?;
-    let before = used()?;
+    let before = speaker.used()?;
     let begin = Instant::now();
     peer.send(&octets)?;
     let end = joined(watch)?;
-    conclude(figures, (end - begin).as_secs_f64(), before, used()?);
+    conclude(figures, (end - begin).as_secs_f64(), before, speaker.used()?);
     Ok(())
 }
 

@@ -6,13 +6,13 @@ use anyhow::Result;
 use causeway_api::fib::{Event, NextHop, NextHopState};
 
 use super::feed::{self, Feed};
-use super::job::{Figures, Step, Subject};
+use super::job::{Figures, Step};
 use super::measure::Site;
 use super::message;
 use super::netlink::Netlink;
 use super::peer::{self, Peer};
 use super::plan::{SPEAKER, SPEAKER_TOO};
-use super::process::{Bird, Causeway, Used};
+use super::process::{Causeway, Speaker, Used};
 use super::watch;
 
 /// The link of the next hop loses its carrier, or is set down. This tool is bgpd.
@@ -83,19 +83,11 @@ fn lose(site: &Site<'_>) -> Result<Instant> {
 /// # Errors
 /// Where not all routes are moved.
 pub fn session(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
-    match site.job.subject {
-        Subject::Bird => {
-            let bird = Bird::start(site.folder, true)?;
-            session_of(site, figures, || bird.used()).map_err(|error| error.context(bird.daemon.log_tail()))
-        }
-        _ => {
-            let causeway = Causeway::start(site.folder, site.binaries, true)?;
-            session_of(site, figures, || causeway.used()).map_err(|error| error.context(causeway.log_tail()))
-        }
-    }
+    let speaker = site.speaker()?;
+    session_of(site, figures, speaker.as_ref()).map_err(|error| error.context(speaker.log_tail()))
 }
 
-fn session_of(site: &Site<'_>, figures: &mut Figures, used: impl Fn() -> Result<Used>) -> Result<()> {
+fn session_of(site: &Site<'_>, figures: &mut Figures, speaker: &dyn Speaker) -> Result<()> {
     let plan = site.job.plan();
     let mut second = Peer::connect(site.node, 1, SPEAKER_TOO, site.deadline)?;
     let mut first = Peer::connect(site.node, 0, SPEAKER, site.deadline)?;
@@ -106,11 +98,11 @@ fn session_of(site: &Site<'_>, figures: &mut Figures, used: impl Fn() -> Result<
     first.send(&peer::announcement(&plan, 0))?;
     watch::all_over(&mut netlink, &plan, site.node.links[0], site.deadline)?;
 
-    let before = used()?;
+    let before = speaker.used()?;
     let begin = Instant::now();
     first.close()?;
     let (moved, read) = watch::all_over(&mut netlink, &plan, site.node.links[1], site.deadline)?;
-    conclude(figures, begin, moved, read, before, used()?);
+    conclude(figures, begin, moved, read, before, speaker.used()?);
     Ok(())
 }
 

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::job::{Figures, Job, Step};
+use super::job::{Figures, Job, Step, Subject};
 use super::node::Node;
+use super::process::{Causeway, Speaker};
+use super::routers::{Bird, Frr};
 use super::{flap, load, lost, resync};
 use crate::place;
 
@@ -36,6 +38,21 @@ pub struct Site<'a> {
     pub binaries: &'a Path,
     /// When it must be over.
     pub deadline: Instant,
+}
+
+impl Site<'_> {
+    /// The subject, where it takes routes by BGP, started.
+    ///
+    /// # Errors
+    /// Where it does not start, or takes none.
+    pub fn speaker(&self) -> Result<Box<dyn Speaker>> {
+        Ok(match self.job.subject {
+            Subject::Causeway => Box::new(Causeway::start(self.folder, self.binaries, true)?),
+            Subject::Bird => Box::new(Bird::start(self.folder, true)?),
+            Subject::Frr => Box::new(Frr::start(self.folder)?),
+            Subject::Loop | Subject::LoopObject => bail!("a loop speaks no BGP"),
+        })
+    }
 }
 
 /// Does one measurement in this process, which must not have done one before. Why it failed is a result as well.

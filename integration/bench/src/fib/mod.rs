@@ -16,6 +16,7 @@ mod peer;
 mod plan;
 mod process;
 mod resync;
+mod routers;
 mod watch;
 
 use std::io::Write;

@@ -1,13 +1,12 @@
-//! The daemons that are measured here: Causeway's two, and BIRD with its kernel protocol. Not pure.
+//! What is common to the daemons that are measured here, and Causeway's two. Not pure.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::plan::{NODE, POOLS, SPEAKER, SPEAKER_AS, SPEAKER_TOO};
 use crate::addresses::PORT;
@@ -15,11 +14,11 @@ use crate::daemons::Daemon;
 use crate::{place, usage};
 
 /// How long a daemon may take until it is of use.
-const START: Duration = Duration::from_secs(20);
+pub const START: Duration = Duration::from_secs(20);
 /// How long an answer of a local socket may take.
 const ANSWER: Duration = Duration::from_secs(60);
 /// Pause between two looks.
-const PAUSE: Duration = Duration::from_millis(5);
+pub const PAUSE: Duration = Duration::from_millis(5);
 
 /// What daemons together have used.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +27,18 @@ pub struct Used {
     pub cpu: f64,
     /// Resident memory, octets.
     pub resident: f64,
+}
+
+/// A daemon, or several, that take routes by BGP and put them into the kernel.
+pub trait Speaker {
+    /// Everything the processes have used.
+    ///
+    /// # Errors
+    /// Where one is gone.
+    fn used(&self) -> Result<Used>;
+
+    /// The end of what they said.
+    fn log_tail(&self) -> String;
 }
 
 /// `causeway-fib-sync`, with `causeway-bgpd` where routes come by BGP.
@@ -73,16 +84,6 @@ impl Causeway {
         Ok(causeway)
     }
 
-    /// Everything the processes have used.
-    ///
-    /// # Errors
-    /// Where one is gone.
-    pub fn used(&self) -> Result<Used> {
-        let mut pids = vec![self.fib_sync.pid()];
-        pids.extend(self.bgpd.as_ref().map(Daemon::pid));
-        used(&pids)
-    }
-
     /// One number of fib-sync's metrics.
     ///
     /// # Errors
@@ -90,106 +91,18 @@ impl Causeway {
     pub fn metric(&self, name: &str) -> Result<f64> {
         metric(&self.run_dir, name)
     }
+}
 
-    /// The end of what the daemons said.
-    #[must_use]
-    pub fn log_tail(&self) -> String {
+impl Speaker for Causeway {
+    fn used(&self) -> Result<Used> {
+        let mut pids = vec![self.fib_sync.pid()];
+        pids.extend(self.bgpd.as_ref().map(Daemon::pid));
+        used(&pids)
+    }
+
+    fn log_tail(&self) -> String {
         let bgpd = self.bgpd.as_ref().map(Daemon::log_tail).unwrap_or_default();
         format!("{} {bgpd}", self.fib_sync.log_tail())
-    }
-}
-
-/// BIRD, which takes routes by BGP and puts them into the kernel.
-pub struct Bird {
-    /// The daemon.
-    pub daemon: Daemon,
-    control: PathBuf,
-}
-
-impl Bird {
-    /// Starts it; with the kernel protocol off where routes are to be gathered first.
-    ///
-    /// # Errors
-    /// Where it does not start.
-    pub fn start(folder: &Path, kernel: bool) -> Result<Bird> {
-        let config = folder.join("bird.conf");
-        let off = if kernel { "" } else { "disabled yes; " };
-        let peers: String = ["192.0.2.2", "198.51.100.2"]
-            .iter()
-            .enumerate()
-            .map(|(link, peer)| {
-                format!(
-                    "protocol bgp peer{link} {{ local as {SPEAKER_AS}; neighbor {peer} external; passive; \
-                     ipv4 {{ import all; export none; }}; }}\n"
-                )
-            })
-            .collect();
-        let text = format!(
-            "log stderr {{ warning, error, auth, fatal, bug }};\nrouter id {SPEAKER};\n\
-             protocol device {{ }}\nprotocol direct {{ ipv4; }}\n\
-             protocol kernel k4 {{ {off}ipv4 {{ export where source = RTS_BGP; }}; }}\n{peers}"
-        );
-        fs::write(&config, text)?;
-        let control = folder.join("bird.ctl");
-        let line = format!("/usr/sbin/bird -f -c {} -s {}", config.display(), control.display());
-        let mut argv: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        argv.extend(["-P".to_owned(), folder.join("bird.pid").display().to_string()]);
-        let daemon = Daemon::launch(&argv, folder, "bird.log")?;
-        place::wait_for_listener(START).map_err(|error| error.context(daemon.log_tail()))?;
-        let bird = Bird { daemon, control };
-        let end = Instant::now() + START;
-        while bird.ask("show status").is_err() {
-            ensure!(Instant::now() < end, "BIRD does not answer: {}", bird.daemon.log_tail());
-            std::thread::sleep(PAUSE);
-        }
-        Ok(bird)
-    }
-
-    /// What it has used.
-    ///
-    /// # Errors
-    /// Where it is gone.
-    pub fn used(&self) -> Result<Used> {
-        used(&[self.daemon.pid()])
-    }
-
-    /// Turns the kernel protocol on.
-    ///
-    /// # Errors
-    /// Where BIRD does not answer.
-    pub fn enable_kernel(&self) -> Result<()> {
-        self.ask("enable k4").map(drop)
-    }
-
-    /// Waits until this many routes came by BGP.
-    ///
-    /// # Errors
-    /// Where they do not come in time.
-    pub fn wait_for_routes(&self, routes: usize, deadline: Instant) -> Result<()> {
-        loop {
-            let text = self.ask("show route count protocol peer0")?;
-            let number =
-                text.lines().find_map(|line| line.split_once(" of ")?.0.trim().parse::<usize>().ok());
-            if number.is_some_and(|number| number >= routes) {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                bail!("BIRD has not all routes: {}", text.trim());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn ask(&self, what: &str) -> Result<String> {
-        let output = Command::new("birdc")
-            .arg("-s")
-            .arg(&self.control)
-            .args(what.split(' '))
-            .output()
-            .context("birdc")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(output.status.success(), "birdc {what}: {text}");
-        Ok(text)
     }
 }
 
@@ -248,7 +161,11 @@ fn documents() -> String {
     text
 }
 
-fn used(pids: &[u32]) -> Result<Used> {
+/// What these processes have used.
+///
+/// # Errors
+/// Where one is gone.
+pub fn used(pids: &[u32]) -> Result<Used> {
     let mut all = Used::default();
     for pid in pids {
         all.cpu += usage::fine_cpu(*pid)?.as_secs_f64();

@@ -13,7 +13,7 @@ use super::measure::Site;
 use super::message::{self, PROTOCOL, Way};
 use super::netlink::Netlink;
 use super::plan::{Family, Plan};
-use super::process::{self, Causeway};
+use super::process::{self, Causeway, Speaker};
 use crate::usage;
 
 /// Changes while a check goes on, one at a time.
