@@ -11,9 +11,6 @@ use crate::measured::{Measured, Outcome};
 use crate::report::{mebibytes, seconds, spread};
 use crate::scenario::{self, Load, Scenario};
 
-const BEGIN: &str = "<!-- bench:begin -->";
-const END: &str = "<!-- bench:end -->";
-
 /// Puts the tables of these runs into the document.
 ///
 /// # Errors
@@ -24,18 +21,32 @@ pub fn write(files: &[std::path::PathBuf], document: &Path) -> Result<()> {
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         all.extend(serde_json::from_str::<Vec<Measured>>(&text).with_context(|| file.display().to_string())?);
     }
+    put("bench", &tables(&all), document)
+}
+
+/// Puts tables into the document where it has a place of this name for them.
+///
+/// # Errors
+/// Where the file cannot be read or written, or has no such place.
+pub fn put(place: &str, tables: &str, document: &Path) -> Result<()> {
     let text = fs::read_to_string(document).with_context(|| document.display().to_string())?;
-    let filled = fill(&text, &tables(&all)).with_context(|| {
-        format!("{} has no place for tables: {BEGIN} and, later, {END}", document.display())
+    let filled = fill(place, &text, tables).with_context(|| {
+        let (begin, end) = marks(place);
+        format!("{} has no place for tables: {begin} and, later, {end}", document.display())
     })?;
     fs::write(document, filled)?;
     Ok(())
 }
 
-fn fill(text: &str, tables: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", tables.trim()))
+fn marks(place: &str) -> (String, String) {
+    (format!("<!-- {place}:begin -->"), format!("<!-- {place}:end -->"))
+}
+
+fn fill(place: &str, text: &str, tables: &str) -> Option<String> {
+    let (begin, end) = marks(place);
+    let (before, rest) = text.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n\n{}\n\n{end}{after}", tables.trim()))
 }
 
 /// All tables: time, then memory, then CPU, for one core and for two; then what is no matter of time.
@@ -188,9 +199,10 @@ mod tests {
 
     #[test]
     fn what_is_around_the_tables_stays() {
-        let text = format!("before {BEGIN} old {END} after");
-        assert_eq!(fill(&text, "new").unwrap(), format!("before {BEGIN}\n\nnew\n\n{END} after"));
-        assert_eq!(fill("no place", "new"), None);
+        let (begin, end) = marks("bench");
+        let text = format!("before {begin} old {end} after");
+        assert_eq!(fill("bench", &text, "new").unwrap(), format!("before {begin}\n\nnew\n\n{end} after"));
+        assert_eq!(fill("fib", &text, "new"), None);
     }
 
     #[test]

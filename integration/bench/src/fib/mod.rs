@@ -28,6 +28,7 @@ use clap::ValueEnum;
 
 use self::job::{Figures, Job, Step, Subject};
 use self::measure::Options;
+use crate::document;
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,6 +61,10 @@ pub struct Wanted {
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     pub from: Option<PathBuf>,
 
+    /// Put the tables into this document as well, between <!-- fib:begin --> and <!-- fib:end -->
+    #[arg(long, value_name = "FILE")]
+    pub document: Option<PathBuf>,
+
     /// How each measurement is done
     #[command(flatten)]
     pub options: Options,
@@ -84,13 +89,22 @@ pub struct One {
 /// # Errors
 /// Where a process cannot be started, or a file cannot be read or written.
 pub fn run(wanted: &Wanted) -> Result<()> {
-    let mut out = std::io::stdout();
-    if let Some(file) = &wanted.from {
-        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        let all: Vec<Figures> = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
-        write!(out, "{}", bars::report(&all))?;
-        return Ok(());
+    let all = match &wanted.from {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            serde_json::from_str(&text).with_context(|| file.display().to_string())?
+        }
+        None => rounds(wanted)?,
+    };
+    let text = bars::report(&all);
+    write!(std::io::stdout(), "{text}")?;
+    match &wanted.document {
+        Some(document) => document::put("fib", &text, document),
+        None => Ok(()),
     }
+}
+
+fn rounds(wanted: &Wanted) -> Result<Vec<Figures>> {
     let rounds = wanted.runs.unwrap_or(if wanted.quick { 1 } else { 3 });
     let mut jobs = job::all(wanted.quick, wanted.flap_seconds.unwrap_or(if wanted.quick { 3 } else { 20 }));
     jobs.retain(|job| wanted.only.is_empty() || wanted.only.contains(&job.step));
@@ -114,8 +128,7 @@ pub fn run(wanted: &Wanted) -> Result<()> {
             }
         }
     }
-    write!(out, "{}", bars::report(&all))?;
-    Ok(())
+    Ok(all)
 }
 
 /// Does one measurement in this process and prints it as JSON.
