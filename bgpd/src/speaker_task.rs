@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 use causeway_api::fib::{self, Command, NextHop};
 use causeway_bgp_core::config::{Config, PeerKey, PeerSettings};
 use causeway_bgp_core::event::{
-    FibStatus, FibUpdate, Input, LogLevel, NextHopState, Output, PeerId, PullState,
+    FibStatus, FibUpdate, Input, LogLevel, Member, NextHopState, Output, PeerId, PullState,
 };
 use causeway_bgp_core::peer::RestartMarks;
 use causeway_bgp_core::speaker::Speaker;
-use causeway_bgp_wire::{Cease, Family, FamilySet, Notification};
+use causeway_bgp_wire::{Cease, Family, FamilySet, Notification, TunnelKind};
 use tokio::sync::{mpsc, watch};
 
 use crate::fan_out::{FanOut, Outlet};
@@ -409,17 +409,10 @@ impl State {
 fn command(update: FibUpdate) -> Command {
     match update {
         FibUpdate::Begin => Command::SnapshotBegin,
-        FibUpdate::Group { id, next_hops } => Command::Group {
+        FibUpdate::Group { id, members, backups } => Command::Group {
             id,
-            members: next_hops
-                .into_iter()
-                .map(|(address, weight)| fib::GroupMember {
-                    next_hop: NextHop::global(address),
-                    weight,
-                    tunnel: None,
-                })
-                .collect(),
-            backups: Vec::new(),
+            members: members.iter().map(member).collect(),
+            backups: backups.iter().map(member).collect(),
         },
         FibUpdate::GroupGone(id) => Command::GroupDelete { id },
         FibUpdate::Route { prefix, group, generation } => {
@@ -431,6 +424,20 @@ fn command(update: FibUpdate) -> Command {
         FibUpdate::End(Family::Ipv4Unicast) => Command::EndOfSnapshot { family: fib::Family::Ipv4 },
         FibUpdate::End(Family::Ipv6Unicast) => Command::EndOfSnapshot { family: fib::Family::Ipv6 },
     }
+}
+
+fn member(member: &Member) -> fib::GroupMember {
+    let tunnel = member.tunnel.as_deref().map(|tunnel| fib::TunnelEndpoint {
+        kind: match tunnel.kind {
+            TunnelKind::Any => fib::TunnelType::Any,
+            TunnelKind::Vxlan => fib::TunnelType::Vxlan,
+            TunnelKind::Ipip => fib::TunnelType::Ipip,
+        },
+        address: tunnel.endpoint.unwrap_or(member.next_hop),
+        vni: tunnel.vni,
+        mac: tunnel.mac,
+    });
+    fib::GroupMember { next_hop: NextHop::global(member.next_hop), weight: member.weight, tunnel }
 }
 
 fn next_hop_state(state: fib::NextHopState) -> NextHopState {
@@ -536,6 +543,7 @@ async fn drain(mut state: State, mut from_peers: mpsc::UnboundedReceiver<Letter>
 
 #[cfg(test)]
 mod tests {
+    use causeway_bgp_wire::Tunnel;
     use ipnetwork::IpNetwork;
 
     use super::*;
@@ -548,9 +556,16 @@ mod tests {
     }
 
     #[test]
-    fn groups_keep_their_weights() {
-        let update = FibUpdate::Group { id: 7, next_hops: vec![("192.0.2.1".parse().unwrap(), 3)] };
-        let Command::Group { id: 7, members, .. } = command(update) else { panic!("not a group") };
+    fn groups_keep_weights_tunnels_and_backups() {
+        let next_hop: IpAddr = "192.0.2.1".parse().unwrap();
+        let tunnel = Tunnel { kind: TunnelKind::Vxlan, endpoint: None, vni: Some(7), mac: None };
+        let with_tunnel = Member { next_hop, weight: 3, tunnel: Some(Box::new(tunnel)) };
+        let plain = Member { next_hop, weight: 1, tunnel: None };
+        let update = FibUpdate::Group { id: 7, members: vec![with_tunnel], backups: vec![plain] };
+        let Command::Group { id: 7, members, backups } = command(update) else { panic!("not a group") };
         assert_eq!((members[0].weight, members[0].next_hop.scope), (3, 0));
+        let endpoint = members[0].tunnel.unwrap();
+        assert_eq!((endpoint.address, endpoint.vni), (next_hop, Some(7)), "it ends at the next hop");
+        assert_eq!(backups, [fib::GroupMember::plain(NextHop::global(next_hop))]);
     }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_bgp_wire::{Asn, Capability, Family, FamilySet, Notification, Prefix};
+use causeway_bgp_wire::{Asn, Capability, Family, FamilySet, Notification, Prefix, Tunnel};
 
 use crate::Updates;
 use crate::config::{Config, PeerKey, PeerSettings};
@@ -165,6 +165,17 @@ pub enum LogLevel {
     Warn,
 }
 
+/// One next hop of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// Its address.
+    pub next_hop: IpAddr,
+    /// Its share of the flows, 1 to 255; 1 where nothing else is asked for.
+    pub weight: u8,
+    /// The tunnel its path asks for.
+    pub tunnel: Option<Box<Tunnel>>,
+}
+
 /// One item of the FIB feed. Groups are sent before the routes that name them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FibUpdate {
@@ -174,8 +185,10 @@ pub enum FibUpdate {
     Group {
         /// Number of the group.
         id: u32,
-        /// Next hops with their weight (1 where none is asked for), sorted.
-        next_hops: Vec<(IpAddr, u8)>,
+        /// Its next hops, sorted by address.
+        members: Vec<Member>,
+        /// What stands in when none of them is left, sorted by address.
+        backups: Vec<Member>,
     },
     /// No route names this group any more.
     GroupGone(u32),

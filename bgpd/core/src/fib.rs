@@ -1,8 +1,13 @@
 //! The desired FIB: which prefix is wanted through which next hops, and what of it the feed has been told.
 //!
 //! Owner: the speaker. Pure. Prefixes with the same next hops share a group, so that "this next hop is dead" is one
-//! message whatever hangs on it. Changes are coalesced: a prefix stands in the queue at most once and what is sent is
-//! its newest state. Every change of a prefix has a generation, which its install status comes back with.
+//! message whatever hangs on it: the group shrinks, or becomes its backups, in place. Changes are coalesced: a prefix
+//! stands in the queue at most once and what is sent is its newest state. Every change of a prefix has a generation,
+//! which its install status comes back with.
+//!
+//! What adds to the ways a prefix already has, or changes shares and backups alone, can wait ([`DesiredFib::refine`]).
+//! It is collected until [`DesiredFib::release`]: where all routes of a group are to become the same, the group becomes
+//! it in place, and that again is one message.
 //!
 //! A connection begins with a snapshot. Its end mark is sent per family and only once [`DesiredFib::allow_end`] was
 //! called: before that nothing that the kernel holds may be deleted (RFC 4724 §4.1). Own prefixes are not in here: the
@@ -13,13 +18,17 @@ use std::net::IpAddr;
 
 use causeway_bgp_wire::{Family, Prefix};
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
 use crate::event::{FibStatus, FibUpdate, PullState};
+use crate::forwarding::Forwarding;
 use crate::rib::slots::Slots;
 
-/// Sorted, without duplicates.
-type NextHopSet = SmallVec<[IpAddr; 2]>;
+mod refine;
+
+use refine::Refinements;
+
+/// [`Route::target`] of a route that nothing waits for.
+const NO_TARGET: u32 = u32::MAX;
 
 struct Route {
     /// `None`: no longer wanted, and the feed is to hear of it.
@@ -29,10 +38,14 @@ struct Route {
     queued: bool,
     /// The feed was told of a route of this prefix.
     told: bool,
+    /// It stands in the list of refinements.
+    listed: bool,
+    /// What it is to be refined to, by number, or [`NO_TARGET`].
+    target: u32,
 }
 
 struct Group {
-    next_hops: NextHopSet,
+    forwarding: Forwarding,
     /// Routes wanted through it.
     routes: usize,
     /// The feed knows it as it is.
@@ -59,12 +72,16 @@ pub(crate) struct FibCounts {
 pub(crate) struct DesiredFib {
     routes: Slots<Prefix, Route>,
     groups: HashMap<u32, Group, foldhash::fast::RandomState>,
-    by_members: HashMap<NextHopSet, u32, foldhash::fast::RandomState>,
+    /// Of several groups that are the same by now, one.
+    by_forwarding: HashMap<Forwarding, u32, foldhash::fast::RandomState>,
     by_next_hop: BTreeMap<IpAddr, BTreeSet<u32>>,
     next_group: u32,
+    /// The group that was looked for last: mostly the next one too.
+    last_group: u32,
     generation: u64,
     connected: bool,
     queue: VecDeque<Item>,
+    refinements: Refinements,
     may_end: [bool; Family::COUNT],
     end_queued: [bool; Family::COUNT],
     /// The consumer was told that there is nothing: it waits for a wake.
@@ -77,12 +94,14 @@ impl DesiredFib {
         DesiredFib {
             routes: Slots::new(),
             groups: HashMap::default(),
-            by_members: HashMap::default(),
+            by_forwarding: HashMap::default(),
             by_next_hop: BTreeMap::new(),
             next_group: 1,
+            last_group: 0,
             generation: 0,
             connected: false,
             queue: VecDeque::new(),
+            refinements: Refinements::default(),
             may_end: [false; Family::COUNT],
             end_queued: [false; Family::COUNT],
             asleep: true,
@@ -90,35 +109,46 @@ impl DesiredFib {
         }
     }
 
-    /// The prefix is wanted through these next hops: sorted, without duplicates, one at least.
-    pub(crate) fn want(&mut self, prefix: Prefix, next_hops: &[IpAddr]) {
+    /// The prefix is wanted so, with one next hop at least. True where what it has already does for now: the caller is
+    /// to come back with [`DesiredFib::refine`].
+    pub(crate) fn want(&mut self, prefix: Prefix, forwarding: &Forwarding) -> bool {
         let id = self.routes.find_or_insert_with(prefix, || Route {
             group: None,
             generation: 0,
             status: FibStatus::Pending,
             queued: false,
             told: false,
+            listed: false,
+            target: NO_TARGET,
         });
+        self.forget_target(id);
         let old = self.routes.get(id).and_then(|(_, route)| route.group);
-        if let Some(group) = old.and_then(|group| self.groups.get(&group))
-            && group.next_hops.as_slice() == next_hops
-        {
-            return;
+        if let Some(group) = old.and_then(|group| self.groups.get(&group)) {
+            if group.forwarding == *forwarding {
+                return false;
+            }
+            if group.forwarding.is_part_of(forwarding) {
+                return true;
+            }
         }
-        let group = self.group_of(next_hops);
+        self.assign(prefix, id, forwarding);
+        false
+    }
+
+    fn assign(&mut self, prefix: Prefix, id: u32, forwarding: &Forwarding) {
+        let group = self.group_of(forwarding);
         self.generation += 1;
         let generation = self.generation;
+        let Some(route) = self.routes.get_mut(id) else { return };
         let counts = &mut self.counts[prefix.family().index()];
-        if let Some(route) = self.routes.get_mut(id) {
-            if old.is_none() {
-                counts.wanted += 1;
-            } else {
-                uncount_status(counts, &route.status);
-            }
-            route.group = Some(group);
-            route.generation = generation;
-            route.status = FibStatus::Pending;
+        let old = route.group.replace(group);
+        if old.is_none() {
+            counts.wanted += 1;
+        } else {
+            uncount_status(counts, &route.status);
         }
+        route.generation = generation;
+        route.status = FibStatus::Pending;
         self.enqueue(id);
         self.leave_group(old);
     }
@@ -126,6 +156,7 @@ impl DesiredFib {
     /// The prefix is no longer wanted.
     pub(crate) fn unwant(&mut self, prefix: Prefix) {
         let Some(id) = self.routes.find(&prefix) else { return };
+        self.forget_target(id);
         self.generation += 1;
         let generation = self.generation;
         let Some(route) = self.routes.get_mut(id) else { return };
@@ -144,32 +175,47 @@ impl DesiredFib {
         self.leave_group(Some(group));
     }
 
-    /// The next hop is unreachable. Groups that are left with others shrink in one message each, before their routes
-    /// are decided anew and found to be as they are.
-    pub(crate) fn next_hop_dead(&mut self, address: IpAddr) {
-        let affected: Vec<u32> =
-            self.by_next_hop.get(&address).map(|groups| groups.iter().copied().collect()).unwrap_or_default();
+    /// These next hops are lost. Groups that are left with others shrink, or become their backups, in one message each
+    /// that goes first, before their routes are decided anew and found to be as they are.
+    pub(crate) fn next_hops_lost(&mut self, lost: &[IpAddr]) {
+        self.refinements.cancel(lost);
+        let named = lost.iter().filter_map(|address| self.by_next_hop.get(address));
+        let affected: BTreeSet<u32> = named.flatten().copied().collect();
         for id in affected {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            let rest: NextHopSet =
-                group.next_hops.iter().copied().filter(|other| *other != address).collect();
-            if rest.is_empty() || group.routes == 0 || self.by_members.contains_key(&rest) {
-                continue;
+            let Some(group) = self.groups.get(&id).filter(|group| group.routes > 0) else { continue };
+            let rest = group.forwarding.without(|next_hop| lost.contains(&next_hop));
+            if !rest.members.is_empty() {
+                self.replace_group(id, rest);
+                if self.connected {
+                    self.queue.push_front(Item::Group(id));
+                }
             }
-            let old = std::mem::replace(&mut group.next_hops, rest.clone());
-            if group.told {
-                self.queue.push_front(Item::Group(id));
-            }
-            if self.by_members.get(&old) == Some(&id) {
-                self.by_members.remove(&old);
-            }
-            self.by_members.insert(rest, id);
-            self.unlink(address, id);
         }
     }
 
-    fn group_of(&mut self, next_hops: &[IpAddr]) -> u32 {
-        if let Some(id) = self.by_members.get(next_hops) {
+    /// Makes something else of a group, for all its routes.
+    fn replace_group(&mut self, id: u32, forwarding: Forwarding) {
+        self.unlink(id);
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.forwarding = forwarding;
+        }
+        self.link(id);
+    }
+
+    fn group_of(&mut self, forwarding: &Forwarding) -> u32 {
+        if let Some(group) = self.groups.get_mut(&self.last_group)
+            && group.forwarding == *forwarding
+        {
+            group.routes += 1;
+            return self.last_group;
+        }
+        let id = self.find_group(forwarding);
+        self.last_group = id;
+        id
+    }
+
+    fn find_group(&mut self, forwarding: &Forwarding) -> u32 {
+        if let Some(id) = self.by_forwarding.get(forwarding) {
             if let Some(group) = self.groups.get_mut(id) {
                 group.routes += 1;
             }
@@ -177,13 +223,35 @@ impl DesiredFib {
         }
         let id = self.next_group;
         self.next_group += 1;
-        let members = NextHopSet::from_slice(next_hops);
-        for next_hop in next_hops {
-            self.by_next_hop.entry(*next_hop).or_default().insert(id);
-        }
-        self.by_members.insert(members.clone(), id);
-        self.groups.insert(id, Group { next_hops: members, routes: 1, told: false });
+        self.groups.insert(id, Group { forwarding: forwarding.clone(), routes: 1, told: false });
+        self.link(id);
         id
+    }
+
+    /// Makes a group be found.
+    fn link(&mut self, id: u32) {
+        let Some(group) = self.groups.get(&id) else { return };
+        for next_hop in group.forwarding.next_hops() {
+            self.by_next_hop.entry(next_hop).or_default().insert(id);
+        }
+        if !self.by_forwarding.contains_key(&group.forwarding) {
+            self.by_forwarding.insert(group.forwarding.clone(), id);
+        }
+    }
+
+    fn unlink(&mut self, id: u32) {
+        let Some(group) = self.groups.get(&id) else { return };
+        if self.by_forwarding.get(&group.forwarding) == Some(&id) {
+            self.by_forwarding.remove(&group.forwarding);
+        }
+        for next_hop in group.forwarding.next_hops() {
+            if let Some(groups) = self.by_next_hop.get_mut(&next_hop) {
+                groups.remove(&id);
+                if groups.is_empty() {
+                    self.by_next_hop.remove(&next_hop);
+                }
+            }
+        }
     }
 
     fn leave_group(&mut self, id: Option<u32>) {
@@ -202,22 +270,8 @@ impl DesiredFib {
     }
 
     fn forget_group(&mut self, id: u32) {
-        let Some(group) = self.groups.remove(&id) else { return };
-        if self.by_members.get(&group.next_hops) == Some(&id) {
-            self.by_members.remove(&group.next_hops);
-        }
-        for next_hop in group.next_hops {
-            self.unlink(next_hop, id);
-        }
-    }
-
-    fn unlink(&mut self, next_hop: IpAddr, id: u32) {
-        if let Some(groups) = self.by_next_hop.get_mut(&next_hop) {
-            groups.remove(&id);
-            if groups.is_empty() {
-                self.by_next_hop.remove(&next_hop);
-            }
-        }
+        self.unlink(id);
+        self.groups.remove(&id);
     }
 
     fn enqueue(&mut self, id: u32) {
@@ -248,6 +302,7 @@ impl DesiredFib {
     /// The feed is gone.
     pub(crate) fn lost(&mut self) {
         self.connected = false;
+        self.refine_all();
         self.queue.clear();
         for id in 0..self.routes.end() {
             let Some(route) = self.routes.get_mut(id) else { continue };
@@ -314,7 +369,7 @@ impl DesiredFib {
 
     /// True once when there is something to pull and the consumer does not know.
     pub(crate) fn poll_wake(&mut self) -> bool {
-        let wake = self.asleep && !self.queue.is_empty();
+        let wake = self.asleep && (!self.queue.is_empty() || self.refinements.is_due());
         if wake {
             self.asleep = false;
         }
@@ -326,13 +381,21 @@ impl DesiredFib {
         let end = out.len() + max_items.max(1);
         while out.len() < end {
             let Some(item) = self.queue.pop_front() else {
+                if self.refine_next() {
+                    continue;
+                }
                 self.asleep = true;
                 return PullState::Drained;
             };
             match item {
                 Item::Begin => out.push(FibUpdate::Begin),
                 Item::End(family) => out.push(FibUpdate::End(family)),
-                Item::Group(id) => self.tell_group(id, out),
+                Item::Group(id) => {
+                    // One that the feed does not know yet is told with its first route.
+                    if self.groups.get(&id).is_some_and(|group| group.told && group.routes > 0) {
+                        self.tell_group(id, out);
+                    }
+                }
                 Item::GroupGone(id) => {
                     if self.groups.get(&id).is_some_and(|group| group.routes == 0) {
                         self.forget_group(id);
@@ -348,8 +411,8 @@ impl DesiredFib {
     fn tell_group(&mut self, id: u32, out: &mut Vec<FibUpdate>) {
         if let Some(group) = self.groups.get_mut(&id) {
             group.told = true;
-            let next_hops = group.next_hops.iter().map(|next_hop| (*next_hop, 1)).collect();
-            out.push(FibUpdate::Group { id, next_hops });
+            let Forwarding { members, backups } = group.forwarding.clone();
+            out.push(FibUpdate::Group { id, members: members.into_vec(), backups: backups.into_vec() });
         }
     }
 

@@ -8,6 +8,7 @@ pub mod config;
 pub mod event;
 pub mod export;
 mod fib;
+mod forwarding;
 pub mod peer;
 mod peer_map;
 pub mod policy;

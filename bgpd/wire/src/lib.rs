@@ -30,7 +30,7 @@ mod validate;
 pub use asn::{Asn, ParseAsnError};
 pub use attr::{
     Aggregator, AsPath, Community, ExtCommunity, LargeCommunity, NextHop, Origin, ParseCommunityError,
-    PartialFlags, PathAttributes, SegmentKind, Segments, UnknownAttribute,
+    PartialFlags, PathAttributes, SegmentKind, Segments, Tunnel, TunnelKind, UnknownAttribute, code,
 };
 pub use capability::{AddPath, Capability, ExtendedNextHop, GracefulRestart};
 use cursor::Cursor;

@@ -84,7 +84,7 @@ impl AttrSet {
 
     /// Whether these are attributes as sent, made by export policy: nothing is to be done to them any more.
     pub fn is_finished(&self) -> bool {
-        self.facts().finished
+        self.facts().is_finished()
     }
 
     /// How many octets the packed form takes beside its head.
@@ -218,7 +218,9 @@ impl Interner {
         let mut octets = std::mem::take(&mut self.octets);
         octets.clear();
         let mut facts = Facts::pack(attributes, &mut octets);
-        facts.finished = finished;
+        if finished {
+            facts.set_finished();
+        }
         let set = self.find_or_insert(PackedAttributes { facts: &facts, octets: &octets }, received);
         if octets.capacity() <= KEPT_OCTETS {
             self.octets = octets;

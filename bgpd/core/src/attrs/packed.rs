@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use causeway_bgp_wire::{
     Aggregator, AsPath, Asn, Community, ExtCommunity, LargeCommunity, NextHop, Origin, PartialFlags,
-    PathAttributes, Segments, UnknownAttribute,
+    PathAttributes, Segments, Tunnel, UnknownAttribute, code,
 };
 
 /// Which attributes there are, and other bits.
@@ -32,6 +32,16 @@ mod present {
     pub const PARTIAL_LARGE_COMMUNITIES: u16 = 1 << 15;
 }
 
+/// What is worth a look into the octets, and where a set is of.
+mod mark {
+    /// See [`super::super::AttrSet::is_finished`].
+    pub const FINISHED: u8 = 1;
+    /// A link bandwidth community.
+    pub const BANDWIDTH: u8 = 1 << 1;
+    /// A tunnel is asked for, by an attribute or by a community.
+    pub const TUNNEL: u8 = 1 << 2;
+}
+
 /// What the decision and export look at of every path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -46,8 +56,7 @@ pub struct Facts {
     cluster_list: u16,
     present: u16,
     origin: Origin,
-    /// See [`super::AttrSet::is_finished`].
-    pub(super) finished: bool,
+    marks: u8,
 }
 
 impl Hash for Facts {
@@ -56,7 +65,7 @@ impl Hash for Facts {
         let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
         state.write_u64(pair(self.med, self.local_pref));
         state.write_u64(pair(self.originator_id, self.as_path_octets));
-        let flags = u32::from(self.finished) << 8 | self.origin as u32;
+        let flags = u32::from(self.marks) << 8 | self.origin as u32;
         state.write_u64(pair(flags, u32::from(self.present) << 16 | u32::from(self.cluster_list)));
     }
 }
@@ -95,8 +104,18 @@ impl Facts {
             cluster_list: clamp(attributes.cluster_list.len()),
             present: bits.into_iter().map(|(bit, set)| bit * u16::from(set)).sum(),
             origin: attributes.origin,
-            finished: false,
+            marks: marks_of(attributes),
         }
+    }
+
+    /// Whether these are attributes as sent.
+    pub(super) fn is_finished(&self) -> bool {
+        self.marks & mark::FINISHED != 0
+    }
+
+    /// They are attributes as sent.
+    pub(super) fn set_finished(&mut self) {
+        self.marks |= mark::FINISHED;
     }
 
     /// Those of some attributes, whose octets are appended to `out`.
@@ -152,6 +171,15 @@ impl Facts {
     pub fn has_v6_next_hop(&self) -> bool {
         self.has(present::V6_NEXT_HOP)
     }
+}
+
+fn marks_of(attributes: &PathAttributes) -> u8 {
+    let communities = &attributes.ext_communities;
+    let bandwidth = communities.iter().any(|community| community.link_bandwidth().is_some());
+    let tunnel = communities.iter().any(|community| community.is_encapsulation())
+        || attributes.unknown.iter().any(|unknown| unknown.code == code::TUNNEL_ENCAPSULATION);
+    let set = |mark: u8, condition: bool| if condition { mark } else { 0 };
+    set(mark::BANDWIDTH, bandwidth) | set(mark::TUNNEL, tunnel)
 }
 
 /// No attribute of a message takes more than 65,535 octets; what an operator's policy adds to one beyond that cannot be
@@ -283,6 +311,52 @@ impl<'a> PackedAttributes<'a> {
         reader.take(self.facts.as_path_octets as usize);
         let clusters = reader.take(usize::from(self.facts.cluster_list) * 4).as_chunks::<4>().0;
         clusters.contains(&cluster.octets())
+    }
+
+    /// The bandwidth the path is said to have, in bytes a second.
+    pub fn bandwidth(self) -> Option<f32> {
+        if self.facts.marks & mark::BANDWIDTH == 0 {
+            return None;
+        }
+        self.ext_communities().0.iter().find_map(|community| ExtCommunity(*community).link_bandwidth())
+    }
+
+    /// The tunnel the path asks for.
+    pub fn tunnel(self) -> Option<Tunnel> {
+        if self.facts.marks & mark::TUNNEL == 0 {
+            return None;
+        }
+        let (communities, mut rest) = self.ext_communities();
+        if self.facts.has(present::LARGE_COMMUNITIES) {
+            let count = usize::from(rest.u16());
+            rest.take(count * 12);
+        }
+        while self.facts.has(present::UNKNOWN) && !rest.0.is_empty() {
+            let [code, _] = rest.array();
+            let length = usize::from(rest.u16());
+            let value = rest.take(length);
+            if code == code::TUNNEL_ENCAPSULATION {
+                return Tunnel::of_attribute(value);
+            }
+        }
+        Tunnel::of_communities(communities.iter().copied().map(ExtCommunity))
+    }
+
+    /// The extended communities and what comes behind them.
+    fn ext_communities(self) -> (&'a [[u8; 8]], Reader<'a>) {
+        let mut reader = Reader(self.octets);
+        reader.next_hop(self.facts);
+        reader.take(self.facts.as_path_octets as usize + usize::from(self.facts.cluster_list) * 4);
+        if self.facts.has(present::AGGREGATOR) {
+            reader.take(8);
+        }
+        let mut list = |bit: u16, unit: usize| {
+            let count = if self.facts.has(bit) { usize::from(reader.u16()) } else { 0 };
+            reader.take(count * unit)
+        };
+        list(present::COMMUNITIES, 4);
+        let communities = list(present::EXT_COMMUNITIES, 8);
+        (communities.as_chunks::<8>().0, reader)
     }
 
     /// The value that was packed.

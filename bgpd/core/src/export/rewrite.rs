@@ -2,11 +2,12 @@
 //! [`super::eligibility`] and by policy.
 //!
 //! RFC 4271 §5.1 (AS_PATH, NEXT_HOP, MULTI_EXIT_DISC, LOCAL_PREF), RFC 2545 §2 and §3 (IPv6 next hops), RFC 4456 §8
-//! (reflection changes nothing but ORIGINATOR_ID and CLUSTER_LIST), RFC 4360 §2 (non-transitive communities).
+//! (reflection changes nothing but ORIGINATOR_ID and CLUSTER_LIST), RFC 4360 §2 (non-transitive communities),
+//! RFC 9012 §11 (tunnels).
 
 use std::net::IpAddr;
 
-use causeway_bgp_wire::{NextHop, PathAttributes};
+use causeway_bgp_wire::{NextHop, PathAttributes, code};
 
 use super::params::GroupKey;
 use crate::config::NextHopMode;
@@ -55,13 +56,14 @@ pub(super) fn rewrite(
     Ok(attributes)
 }
 
-/// Over the border of the AS: our number before the path, nothing that is the AS's own business.
+/// Over the border of the AS: our number before the path, nothing that is the AS's own business, which tunnels are too.
 fn leave_as(sent: &mut PathAttributes, key: &GroupKey) {
     sent.as_path = sent.as_path.prepend(key.local_as, 1);
     sent.local_pref = None;
     sent.originator_id = None;
     sent.cluster_list.clear();
-    sent.ext_communities.retain(|community| community.is_transitive());
+    sent.ext_communities.retain(|community| community.is_transitive() && !community.is_encapsulation());
+    sent.unknown.retain(|attribute| attribute.code != code::TUNNEL_ENCAPSULATION);
 }
 
 /// The next hop as sent; `None`: there is none.

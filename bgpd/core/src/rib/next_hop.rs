@@ -8,10 +8,11 @@ use std::net::IpAddr;
 
 use causeway_bgp_wire::{Family, NextHop};
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::path::NextHopId;
 use super::slot_list::SlotList;
-use crate::event::NextHopState;
+use crate::event::{NextHopState, PeerId};
 
 /// A request to the resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +30,31 @@ pub(crate) struct Entry {
     pub(crate) own: bool,
     /// Which slots have a path through it, by [`Family::index`].
     pub(crate) users: [SlotList; Family::COUNT],
+    /// How many paths through it which peer sent, by [`Family::index`]. Empty without a resolver, where it is of no use.
+    senders: SmallVec<[(PeerId, [u32; Family::COUNT]); 2]>,
 }
 
 impl Entry {
+    /// Paths of a peer through it came.
+    fn sent(&mut self, peer: PeerId, family: Family, count: u32) {
+        let at = self.senders.iter().position(|(id, _)| *id == peer).unwrap_or_else(|| {
+            self.senders.push((peer, [0; Family::COUNT]));
+            self.senders.len() - 1
+        });
+        self.senders[at].1[family.index()] += count;
+    }
+
+    /// A path of a peer through it went.
+    fn took(&mut self, peer: PeerId, family: Family) {
+        if let Some(at) = self.senders.iter().position(|(id, _)| *id == peer) {
+            let counts = &mut self.senders[at].1;
+            counts[family.index()] = counts[family.index()].saturating_sub(1);
+            if counts.iter().all(|count| *count == 0) {
+                self.senders.swap_remove(at);
+            }
+        }
+    }
+
     /// The IGP cost where a path through it is eligible.
     pub(crate) fn cost(&self) -> Option<u32> {
         match &self.state {
@@ -93,7 +116,8 @@ impl NextHops {
         } else {
             Some(NextHopState::Connected { device: "".into() })
         };
-        let entry = Entry { address, state, own: own(address), users: Default::default() };
+        let entry =
+            Entry { address, state, own: own(address), users: Default::default(), senders: SmallVec::new() };
         let id = self.free.pop().unwrap_or(self.entries.len() as u32);
         match self.entries.get_mut(id as usize) {
             Some(slot) => *slot = Some(entry),
@@ -101,6 +125,45 @@ impl NextHops {
         }
         self.index.insert(address, id);
         (NextHopId(id), self.resolve.then_some(Watch::Start(address)))
+    }
+
+    /// Paths of a peer through it appeared at these slots.
+    pub(crate) fn used(
+        &mut self,
+        id: NextHopId,
+        family: Family,
+        peer: PeerId,
+        slots: &[u32],
+        concerns: impl FnMut(u32) -> bool,
+    ) {
+        let resolve = self.resolve;
+        if let Some(entry) = self.entry_mut(id) {
+            entry.users[family.index()].extend(slots, concerns);
+            if resolve {
+                entry.sent(peer, family, slots.len() as u32);
+            }
+        }
+    }
+
+    /// A path of a peer through it went. What is to be asked of the resolver where it was the last one.
+    pub(crate) fn left(&mut self, id: NextHopId, family: Family, peer: PeerId) -> Option<Watch> {
+        let entry = self.entry_mut(id)?;
+        entry.users[family.index()].removed();
+        entry.took(peer, family);
+        self.release(id)
+    }
+
+    /// The next hops that nothing leads to any more when the paths that this peer sent of these families are gone.
+    pub(crate) fn only_from(&self, peer: PeerId, families: [bool; Family::COUNT]) -> Vec<IpAddr> {
+        let lost = |counts: &[u32; Family::COUNT]| {
+            counts.iter().zip(families).all(|(count, gone)| gone || *count == 0)
+        };
+        self.entries
+            .iter()
+            .flatten()
+            .filter(|entry| matches!(&entry.senders[..], [(id, counts)] if *id == peer && lost(counts)))
+            .map(|entry| entry.address)
+            .collect()
     }
 
     /// Forgets a next hop that no path uses any more; does nothing while one does.
@@ -189,9 +252,12 @@ mod tests {
         let mut next_hops = NextHops::new(true);
         let (id, watch) = next_hops.acquire(ip("192.0.2.1"), |_| false);
         assert_eq!(watch, Some(Watch::Start(ip("192.0.2.1"))));
-        for slot in 0..2 {
-            next_hops.entry_mut(id).unwrap().users[0].add(slot, |_| true);
-        }
+        let (one, other) = (PeerId(1), PeerId(2));
+        next_hops.used(id, Family::Ipv4Unicast, one, &[0], |_| true);
+        assert_eq!(next_hops.only_from(one, [true, false]), [ip("192.0.2.1")]);
+        assert!(next_hops.only_from(one, [false, true]).is_empty());
+        next_hops.used(id, Family::Ipv4Unicast, other, &[1], |_| true);
+        assert!(next_hops.only_from(one, [true, true]).is_empty());
         assert_eq!(next_hops.acquire(ip("192.0.2.1"), |_| false), (id, None));
         assert_eq!(next_hops.unanswered(), 1);
         assert_eq!(next_hops.get(id).unwrap().cost(), None);
@@ -200,10 +266,9 @@ mod tests {
         assert_eq!(next_hops.answer(ip("192.0.2.1"), gateway), None);
         assert_eq!(next_hops.answer(ip("192.0.2.9"), NextHopState::Unreachable), None);
         assert_eq!((next_hops.get(id).unwrap().cost(), next_hops.unanswered()), (Some(7), 0));
-        next_hops.entry_mut(id).unwrap().users[0].removed();
-        assert_eq!(next_hops.release(id), None);
-        next_hops.entry_mut(id).unwrap().users[0].removed();
-        assert_eq!(next_hops.release(id), Some(Watch::Stop(ip("192.0.2.1"))));
+        assert_eq!(next_hops.left(id, Family::Ipv4Unicast, other), None);
+        assert_eq!(next_hops.only_from(one, [true, true]), [ip("192.0.2.1")]);
+        assert_eq!(next_hops.left(id, Family::Ipv4Unicast, one), Some(Watch::Stop(ip("192.0.2.1"))));
         assert_eq!(next_hops.len(), 0);
         assert_eq!(next_hops.acquire(ip("192.0.2.2"), |_| false).0, id);
     }

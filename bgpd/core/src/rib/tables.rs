@@ -11,12 +11,13 @@ use smallvec::SmallVec;
 
 use super::decision::{Candidate, Fate, Rank, compare_equals, explain, rank, reason, select};
 use super::next_hop::NextHops;
-use super::path::{Import, LOCAL, NOBODY, Path, PathMaker, Paths};
+use super::path::{Import, LOCAL, NOBODY, NextHopId, Path, PathMaker, Paths};
 use super::rules::{Check, RuleNames};
 use super::slots::{Keys, SlotKey, Slots};
 use super::{BestPath, LocRib, SessionKind, Source};
 use crate::attrs::Interner;
 use crate::event::PeerId;
+use crate::forwarding::{Forwarding, Members, Way, members};
 use crate::peer_map::PeerMap;
 
 /// The table of a family.
@@ -109,8 +110,8 @@ pub(crate) enum Standing {
 pub(crate) struct Decision {
     /// Whose path is best, or [`NOBODY`].
     pub(crate) best: PeerId,
-    /// Next hops of the equal paths, sorted, without duplicates; empty for an own prefix.
-    pub(crate) next_hops: SmallVec<[IpAddr; 2]>,
+    /// What is to be installed: nothing of an own prefix, and nothing without a FIB.
+    pub(crate) forwarding: Forwarding,
 }
 
 /// The RIB.
@@ -192,17 +193,12 @@ impl Rib {
     /// Decides between the paths of a prefix.
     pub(crate) fn decide(&self, paths: &Paths) -> Decision {
         let paths: SmallVec<[&Path; USUAL_PATHS]> = paths.iter().collect();
-        let mut next_hops = SmallVec::new();
-        let mut add = |path: &Path| {
-            if let Some(entry) = self.next_hops.get(path.next_hop) {
-                next_hops.push(entry.address);
-            }
-        };
+        let mut forwarding = Forwarding::default();
         let best = match paths.as_slice() {
             [] => NOBODY,
             [path] => match self.cost(path) {
                 Some(_) => {
-                    add(path);
+                    forwarding.members = self.members([*path].into_iter());
                     path.peer
                 }
                 None => NOBODY,
@@ -212,18 +208,62 @@ impl Rib {
                 self.candidates(&paths, &mut eligible, &mut candidates);
                 match select(&candidates, self.max_paths) {
                     Some(selection) => {
-                        selection.equal.iter().for_each(|index| add(paths[eligible[*index]]));
+                        let chosen = selection.equal.iter().map(|index| paths[eligible[*index]]);
+                        forwarding.members = self.members(chosen);
+                        if !forwarding.members.is_empty() && selection.equal.len() < paths.len() {
+                            let equal: SmallVec<[NextHopId; 4]> =
+                                selection.equal.iter().map(|index| candidates[*index].next_hop).collect();
+                            forwarding.backups = self.backups(&paths, &equal);
+                        }
                         paths[eligible[selection.best]].peer
                     }
                     None => NOBODY,
                 }
             }
         };
-        if next_hops.len() > 1 {
-            next_hops.sort_unstable();
-            next_hops.dedup();
+        Decision { best, forwarding }
+    }
+
+    /// What is to be installed where this path wins alone.
+    pub(crate) fn alone(&self, paths: &Paths, path: &Path) -> Forwarding {
+        let all: SmallVec<[&Path; USUAL_PATHS]> = paths.iter().collect();
+        Forwarding {
+            members: self.members([path].into_iter()),
+            backups: self.backups(&all, &[path.next_hop]),
         }
-        Decision { best, next_hops }
+    }
+
+    /// The next hops of these paths as they are installed together.
+    fn members<'a>(&self, paths: impl Iterator<Item = &'a Path>) -> Members {
+        if !self.installs {
+            return Members::new();
+        }
+        members(paths.filter_map(|path| {
+            let attributes = path.attrs.packed();
+            Some(Way {
+                next_hop: self.next_hops.get(path.next_hop)?.address,
+                tunnel: attributes.tunnel().map(Box::new),
+                bandwidth: attributes.bandwidth(),
+            })
+        }))
+    }
+
+    /// What the decision comes to where every path through these next hops is gone.
+    fn backups(&self, paths: &[&Path], used: &[NextHopId]) -> Members {
+        let rest: SmallVec<[&Path; USUAL_PATHS]> =
+            paths.iter().copied().filter(|path| !used.contains(&path.next_hop)).collect();
+        match rest[..] {
+            [] => return Members::new(),
+            [only] if self.is_eligible(only) => return self.members([only].into_iter()),
+            [_] => return Members::new(),
+            _ => {}
+        }
+        let (mut eligible, mut candidates) = (Indices::new(), Candidates::new());
+        self.candidates(&rest, &mut eligible, &mut candidates);
+        match select(&candidates, self.max_paths) {
+            Some(selection) => self.members(selection.equal.iter().map(|index| rest[eligible[*index]])),
+            None => Members::new(),
+        }
     }
 
     /// Whether a path that went could not have won, nor kept another from winning: then the decision stands.

@@ -158,6 +158,7 @@ impl Speaker {
         }
         self.timers.cancel_peer(id);
         self.export.member_down(id);
+        self.lose_next_hops(id, [true; Family::COUNT]);
         self.start_flush(id, slots);
         if let Some(session) = peer.session {
             self.drop_address(session.local_address);

@@ -88,6 +88,10 @@ pub struct Speaker {
     members_until: Option<Instant>,
     /// Prefixes with a best path.
     best: [u64; Family::COUNT],
+    /// What the FIB is still to be told when there is time.
+    unrefined: place::Unrefined,
+    /// What is being decided leaves the ways there are as they are: the FIB may be told in one go.
+    gently: bool,
     decisions: u64,
     updates_received: u64,
 }
@@ -118,6 +122,8 @@ impl Speaker {
             restart_deadline: None,
             members_until: None,
             best: [0; Family::COUNT],
+            unrefined: place::Unrefined::default(),
+            gently: false,
             decisions: 0,
             updates_received: 0,
         }
@@ -206,6 +212,7 @@ impl Speaker {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Restart | Timer::Members => self.check_restart(now),
+                Timer::Refine => self.refine_due(now),
                 Timer::Stale(peer) => {
                     self.finish_work_of(peer);
                     Family::all().into_iter().for_each(|family| self.flush_stale(peer, family));

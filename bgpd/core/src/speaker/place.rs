@@ -4,19 +4,37 @@
 //! one after the other where it is not.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use causeway_bgp_wire::{Family, Prefix};
 use smallvec::SmallVec;
 
 use super::Speaker;
+use super::timers::Timer;
+use super::work::Task;
 use crate::attrs::AttrSet;
 use crate::event::{Output, PeerId};
+use crate::forwarding::Forwarding;
 use crate::rib::next_hop::Watch;
 use crate::rib::path::{Announced, NOBODY, NextHopId, Path};
 use crate::rib::tables::{Decision, Standing, Tabled};
 
 /// Slots of the prefixes of one announcement; most have no more.
 pub(super) type Run = SmallVec<[u32; 32]>;
+
+/// Refinements wait until there was nothing new to refine for so long, that they find all of a table that comes in.
+const REFINE_QUIET: Duration = Duration::from_millis(100);
+/// But no longer than this.
+const REFINE_LATEST: Duration = Duration::from_secs(3);
+
+/// Prefixes whose next hops do for now, but whose backups, weights or further next hops are to be looked at.
+#[derive(Default)]
+pub(super) struct Unrefined {
+    /// By [`Family::index`]; repetitions are taken out when there are more of them than slots.
+    slots: [Vec<u32>; Family::COUNT],
+    /// When the first came, and the last.
+    came: Option<(Instant, Instant)>,
+}
 
 impl Speaker {
     /// Puts a path into each of these slots, in the place of what the peer sent before, and decides.
@@ -36,7 +54,7 @@ impl Speaker {
             return others;
         }
         let eligible = self.rib.is_eligible(path);
-        let (mut first, mut won, mut placed) = (Run::new(), Run::new(), Run::new());
+        let (mut first, mut won, mut placed, mut beaten) = (Run::new(), Run::new(), Run::new(), Run::new());
         // Prefixes of one set have rivals of one set, mostly.
         let mut last: Option<(AttrSet, PeerId, Standing)> = None;
         for slot in slots.iter().copied() {
@@ -59,8 +77,9 @@ impl Speaker {
                     continue;
                 }
                 last = rival.map(|rival| (rival.attrs.clone(), rival.peer, standing));
-                if standing == Standing::Wins {
-                    won.push(slot);
+                match standing {
+                    Standing::Wins => won.push(slot),
+                    _ => beaten.push(slot),
                 }
             }
             placed.push(slot);
@@ -79,11 +98,14 @@ impl Speaker {
         if eligible && !first.is_empty() {
             self.won_first::<K>(&first, path);
         }
-        let next_hop = self.rib.next_hops.get(path.next_hop).map(|entry| entry.address);
+        if eligible {
+            self.refine_later::<K>(&beaten);
+        }
         for slot in won {
-            let decision = Decision { best: id, next_hops: next_hop.into_iter().collect() };
-            let old = K::table(&self.rib.tables).get(slot).map_or(NOBODY, |(_, paths)| paths.best_peer());
-            self.decided::<K>(slot, Some(id), old, decision);
+            let Some((_, paths)) = K::table(&self.rib.tables).get(slot) else { continue };
+            let forwarding = if self.mode.fib { self.rib.alone(paths, path) } else { Forwarding::default() };
+            let (old, decision) = (paths.best_peer(), Decision { best: id, forwarding });
+            self.decided::<K>(slot, Some(id), old, &decision);
         }
         others
     }
@@ -99,23 +121,23 @@ impl Speaker {
             counts.fresh += count * u32::from(path.epoch == counts.epoch);
             counts.slots.extend(slots, |slot| table.get(slot).is_some_and(|(_, paths)| paths.has(id)));
         }
-        if let Some(used) = self.rib.next_hops.entry_mut(next_hop) {
-            used.users[family].extend(slots, |slot| {
-                table.get(slot).is_some_and(|(_, paths)| paths.iter().any(|path| path.next_hop == next_hop))
-            });
-        }
+        self.rib.next_hops.used(next_hop, K::FAMILY, id, slots, |slot| {
+            table.get(slot).is_some_and(|(_, paths)| paths.iter().any(|path| path.next_hop == next_hop))
+        });
     }
 
     /// Prefixes that had no best path have this one now.
     fn won_first<K: Tabled>(&mut self, slots: &[u32], path: &Path) {
         self.best[K::FAMILY.index()] += slots.len() as u64;
-        if let (true, Some(next_hop)) = (self.mode.fib, self.rib.next_hops.get(path.next_hop)) {
+        let entry = slots.first().and_then(|slot| K::table(&self.rib.tables).get(*slot));
+        if let (true, Some((_, paths))) = (self.mode.fib, entry) {
+            // All of them have this path and no other.
+            let forwarding = self.rib.alone(paths, path);
             let keys = K::table(&self.rib.tables).keys();
             for slot in slots {
-                self.fib.want(keys.key(*slot).into(), &[next_hop.address]);
+                self.fib.want(keys.key(*slot).into(), &forwarding);
             }
         }
-        let entry = slots.first().and_then(|slot| K::table(&self.rib.tables).get(*slot));
         if let Some(best) = entry.and_then(|(_, paths)| self.rib.best_of(paths)) {
             self.export.routes_added(K::FAMILY, slots, &best, &self.rib);
         }
@@ -171,14 +193,10 @@ impl Speaker {
         let old_next_hop = old.map_or(NextHopId::NONE, |(next_hop, _, _)| next_hop);
         if old_next_hop != next_hop {
             let table = K::table(&self.rib.tables);
-            if let Some(used) = self.rib.next_hops.entry_mut(next_hop) {
-                used.users[family].add(slot, |slot| {
-                    table
-                        .get(slot)
-                        .is_some_and(|(_, paths)| paths.iter().any(|path| path.next_hop == next_hop))
-                });
-            }
-            self.leave_next_hop(old_next_hop, K::FAMILY);
+            self.rib.next_hops.used(next_hop, K::FAMILY, id, &[slot], |slot| {
+                table.get(slot).is_some_and(|(_, paths)| paths.iter().any(|path| path.next_hop == next_hop))
+            });
+            self.leave_next_hop(old_next_hop, K::FAMILY, id);
         }
         self.decide::<K>(slot, Some(id), best);
     }
@@ -191,13 +209,10 @@ impl Speaker {
         id
     }
 
-    /// A path stopped using the next hop.
-    fn leave_next_hop(&mut self, id: NextHopId, family: Family) {
-        if let Some(entry) = self.rib.next_hops.entry_mut(id) {
-            entry.users[family.index()].removed();
-            let watch = self.rib.next_hops.release(id);
-            self.watch(watch);
-        }
+    /// A path of a peer stopped using the next hop.
+    fn leave_next_hop(&mut self, id: NextHopId, family: Family, peer: PeerId) {
+        let watch = self.rib.next_hops.left(id, family, peer);
+        self.watch(watch);
     }
 
     fn watch(&mut self, watch: Option<Watch>) {
@@ -232,9 +247,10 @@ impl Speaker {
         let beaten = K::table(&self.rib.tables)
             .get(slot)
             .is_some_and(|(_, paths)| !self.deferred[family] && self.rib.is_beaten(paths, &path));
-        self.leave_next_hop(path.next_hop, K::FAMILY);
+        self.leave_next_hop(path.next_hop, K::FAMILY, id);
         if beaten {
             self.decisions += 1;
+            self.refine_later::<K>(&[slot]);
         } else {
             self.decide::<K>(slot, Some(id), best);
         }
@@ -259,18 +275,20 @@ impl Speaker {
         }
         self.decisions += 1;
         let decision = self.rib.decide(paths);
-        self.decided::<K>(slot, touched, old, decision);
+        self.decided::<K>(slot, touched, old, &decision);
     }
 
-    fn decided<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>, old: PeerId, decision: Decision) {
+    fn decided<K: Tabled>(&mut self, slot: u32, touched: Option<PeerId>, old: PeerId, decision: &Decision) {
         let Some((key, paths)) = K::table(&self.rib.tables).get(slot) else { return };
         let gone = paths.is_empty();
         let prefix: Prefix = key.into();
         if self.mode.fib && (old != NOBODY || decision.best != NOBODY) {
-            if decision.next_hops.is_empty() {
+            if decision.forwarding.members.is_empty() {
                 self.fib.unwant(prefix);
-            } else {
-                self.fib.want(prefix, &decision.next_hops);
+            } else if self.gently {
+                self.fib.refine(prefix, &decision.forwarding);
+            } else if self.fib.want(prefix, &decision.forwarding) {
+                self.refine_later::<K>(&[slot]);
             }
         }
         let changed = decision.best != old || (decision.best != NOBODY && touched == Some(decision.best));
@@ -286,6 +304,64 @@ impl Speaker {
         }
         if gone && !self.export.holds(K::FAMILY, slot) {
             K::table_mut(&mut self.rib.tables).remove(slot);
+        }
+    }
+    /// The FIB is to be told of more than it needs at once, when there is time.
+    fn refine_later<K: Tabled>(&mut self, slots: &[u32]) {
+        if !self.mode.fib || slots.is_empty() {
+            return;
+        }
+        let waiting = &mut self.unrefined.slots[K::FAMILY.index()];
+        if waiting.len() > 2 * K::table(&self.rib.tables).end() as usize {
+            waiting.sort_unstable();
+            waiting.dedup();
+        }
+        waiting.extend_from_slice(slots);
+        match &mut self.unrefined.came {
+            Some((_, last)) => *last = self.now,
+            None => {
+                self.unrefined.came = Some((self.now, self.now));
+                self.timers.set(Timer::Refine, self.now + REFINE_QUIET);
+            }
+        }
+    }
+
+    /// Time to refine, unless there is still something coming in or the feed has not taken the last ones.
+    pub(super) fn refine_due(&mut self, now: Instant) {
+        let Some((first, last)) = self.unrefined.came else { return };
+        let due = (last + REFINE_QUIET).min(first + REFINE_LATEST);
+        if due > now || self.fib.is_refining() {
+            self.timers.set(Timer::Refine, due.max(now + REFINE_QUIET));
+            return;
+        }
+        self.unrefined.came = None;
+        for family in Family::all() {
+            let mut slots = std::mem::take(&mut self.unrefined.slots[family.index()]);
+            slots.sort_unstable();
+            slots.dedup();
+            if !slots.is_empty() {
+                self.start(Task::Refine, family, slots);
+            }
+        }
+    }
+
+    /// Tells the FIB all there is to tell of a prefix.
+    pub(super) fn refine<K: Tabled>(&mut self, slot: u32) {
+        let Some((key, paths)) = K::table(&self.rib.tables).get(slot) else { return };
+        if self.deferred[K::FAMILY.index()] || paths.best().is_none() {
+            return;
+        }
+        let decision = self.rib.decide(paths);
+        if !decision.forwarding.members.is_empty() {
+            self.fib.refine(key.into(), &decision.forwarding);
+        }
+    }
+
+    /// The paths that a peer sent of these families are about to go: groups of what only they lead to change first.
+    pub(super) fn lose_next_hops(&mut self, peer: PeerId, families: [bool; Family::COUNT]) {
+        if self.mode.fib {
+            let lost = self.rib.next_hops.only_from(peer, families);
+            self.fib.next_hops_lost(&lost);
         }
     }
 }

@@ -114,11 +114,15 @@ impl Speaker {
         let limit = peer.settings.max_restart_time;
         let graceful = session.graceful.as_ref().filter(|_| down.retain);
         let time = graceful.map_or(Duration::ZERO, |graceful| graceful.restart_time.min(limit));
-        for family in Family::all() {
-            let index = family.index();
+        let gone = Family::all().map(|family| {
             let in_capability =
                 graceful.is_some_and(|graceful| graceful.families.iter().any(|(other, _)| *other == family));
-            if in_capability && time > Duration::ZERO {
+            !in_capability || time == Duration::ZERO
+        });
+        self.lose_next_hops(id, gone);
+        for family in Family::all() {
+            let index = family.index();
+            if !gone[index] {
                 // RFC 4724 §4.2: consecutive restarts delete what is stale already.
                 self.flush_stale(id, family);
                 self.finish_work_of(id);
@@ -175,7 +179,7 @@ impl Speaker {
     pub(super) fn next_hop_changed(&mut self, id: NextHopId) {
         let Some(entry) = self.rib.next_hops.get(id) else { return };
         if entry.cost().is_none() {
-            self.fib.next_hop_dead(entry.address);
+            self.fib.next_hops_lost(&[entry.address]);
         }
         for family in Family::all() {
             let Some(entry) = self.rib.next_hops.get(id) else { return };

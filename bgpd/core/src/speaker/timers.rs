@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Stale(PeerId),
     /// A refresh that began was not ended (RFC 7313 §4).
     Refresh(PeerId, Family),
+    /// The FIB may be told what could wait.
+    Refine,
     /// A peer that will send no End-of-RIB had time to send its table.
     Settled(PeerId),
 }

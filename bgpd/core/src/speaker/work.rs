@@ -23,6 +23,8 @@ pub(super) enum Task {
     FlushStale(PeerId),
     /// Judge the path of a peer anew, as received.
     Reimport(PeerId),
+    /// Tell the FIB what could wait.
+    Refine,
     /// Decide anew. `Some`: export is to hear of the best path if it is that peer's.
     Decide(Option<PeerId>),
 }
@@ -32,6 +34,7 @@ impl Task {
         match self {
             Task::Flush(peer) | Task::FlushStale(peer) | Task::Reimport(peer) => Some(peer),
             Task::Decide(peer) => peer,
+            Task::Refine => None,
         }
     }
 }
@@ -127,7 +130,11 @@ impl Speaker {
     fn run_work(&mut self, mut budget: usize) {
         while budget > 0 {
             let Some(mut work) = self.work.pop_front() else { return };
+            // Where a next hop came back, what its prefixes have until then goes on to work.
+            let entry = work.next_hop.and_then(|id| self.rib.next_hops.get(id));
+            self.gently = entry.is_some_and(|entry| entry.cost().is_some());
             let end = for_family!(work.family, K => self.run_on::<K>(&mut work, &mut budget));
+            let gently = std::mem::take(&mut self.gently);
             if !end {
                 self.work.push_front(work);
                 return;
@@ -135,6 +142,8 @@ impl Speaker {
             match (work.task, work.slots) {
                 (_, Slots::Release) => self.released(work.family),
                 (Task::Flush(peer), _) => self.flushed(peer, work.at),
+                (Task::Refine, _) => self.fib.release(),
+                _ if gently => self.fib.release(),
                 _ => {}
             }
         }
@@ -158,6 +167,7 @@ impl Speaker {
                     self.take_out::<K>(slot, peer, |path, epoch| path.epoch != epoch);
                 }
                 Task::Reimport(peer) => self.reimport::<K>(slot, peer),
+                Task::Refine => self.refine::<K>(slot),
                 Task::Decide(touched) => self.decide_again::<K>(slot, touched),
             }
         }

@@ -1,4 +1,4 @@
-//! Communities as values and as text. Pure. RFC 1997, RFC 4360 (extended), RFC 8092 (large).
+//! Communities as values and as text. Pure. RFC 1997, RFC 4360 (extended), RFC 8092 (large), RFC 9012 §4.1.
 
 use std::fmt;
 use std::str::FromStr;
@@ -31,7 +31,7 @@ impl fmt::Display for Community {
     }
 }
 
-/// An extended community (RFC 4360): type, subtype and value as they are on the wire. Carried, not interpreted.
+/// An extended community (RFC 4360): type, subtype and value as they are on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExtCommunity(pub [u8; 8]);
 
@@ -39,6 +39,19 @@ impl ExtCommunity {
     /// Whether it may cross an AS border (RFC 4360 §2: the T bit is clear).
     pub const fn is_transitive(self) -> bool {
         self.0[0] & 0x40 == 0
+    }
+
+    /// Whether it asks for a tunnel: the Encapsulation extended community (RFC 9012 §4.1).
+    pub const fn is_encapsulation(self) -> bool {
+        matches!(self.0, [0x03, 0x0c, ..])
+    }
+
+    /// The bandwidth in bytes a second that a link bandwidth community says (draft-ietf-idr-link-bandwidth), where it
+    /// says one that flows can be shared by.
+    pub fn link_bandwidth(self) -> Option<f32> {
+        let [0x00 | 0x40, 0x04, _, _, value @ ..] = self.0 else { return None };
+        let bandwidth = f32::from_be_bytes(value);
+        (bandwidth.is_finite() && bandwidth > 0.0).then_some(bandwidth)
     }
 }
 
@@ -120,6 +133,20 @@ mod tests {
             assert!(text.parse::<Community>().is_err(), "{text}");
         }
         assert!("1:2".parse::<LargeCommunity>().is_err());
+    }
+
+    #[test]
+    fn link_bandwidth_is_a_positive_number() {
+        let community = |kind, bandwidth: f32| {
+            let [a, b, c, d] = bandwidth.to_be_bytes();
+            ExtCommunity([kind, 4, 0xfc, 0, a, b, c, d]).link_bandwidth()
+        };
+        assert_eq!(community(0x40, 1.25e9), Some(1.25e9));
+        assert_eq!(community(0x00, 125e6), Some(125e6));
+        assert_eq!(community(0x02, 125e6), None);
+        for nothing in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert_eq!(community(0x40, nothing), None);
+        }
     }
 
     #[test]

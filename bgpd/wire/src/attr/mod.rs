@@ -1,17 +1,19 @@
 //! Path attributes as values. [`PathAttributes`] is what a RIB interns; `table` says how each attribute is read, and
 //! what a malformed one leads to; `encode` writes them. Pure. RFC 4271 §4.3 and §5, RFC 1997, RFC 4360, RFC 4456,
-//! RFC 4760, RFC 6793, RFC 8092.
+//! RFC 4760, RFC 6793, RFC 8092, RFC 9012.
 
 mod as_path;
 mod community;
 mod encode;
 mod mp;
 pub(crate) mod table;
+mod tunnel;
 
 pub use as_path::{AsPath, Segment, SegmentKind, Segments};
 pub use community::{Community, ExtCommunity, LargeCommunity, ParseCommunityError};
 pub(crate) use encode::{encode_attributes, write_attribute};
 pub(crate) use mp::{MpReach, MpUnreach, next_hop4};
+pub use tunnel::{Tunnel, TunnelKind};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -154,6 +156,8 @@ pub mod code {
     pub const AS4_PATH: u8 = 17;
     /// AS4_AGGREGATOR.
     pub const AS4_AGGREGATOR: u8 = 18;
+    /// Tunnel Encapsulation (RFC 9012).
+    pub const TUNNEL_ENCAPSULATION: u8 = 23;
     /// IPv6 Address Specific Extended Community.
     pub const IPV6_EXT_COMMUNITIES: u8 = 25;
     /// LARGE_COMMUNITY.

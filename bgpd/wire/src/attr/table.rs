@@ -1,6 +1,6 @@
 //! The attribute table: a row for each attribute this speaker acts on, saying its flags, whom it is accepted from, its
 //! length, how its value is read, and what a malformed one leads to. Pure. RFC 7606 §3 and §7, RFC 4271 §6.3,
-//! RFC 6793 §6, RFC 7607, RFC 8092.
+//! RFC 6793 §6, RFC 7607, RFC 8092, RFC 9012 §13.
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::attr::{
     Aggregator, AsPath, Community, ExtCommunity, LargeCommunity, MpReach, MpUnreach, Origin, PartialFlags,
-    UnknownAttribute, code, flag,
+    UnknownAttribute, code, flag, tunnel,
 };
 use crate::{Asn, DecodeContext, SessionKind};
 
@@ -72,7 +72,7 @@ pub(crate) struct Collected<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum From {
     Anybody,
-    /// RFC 7606 §7.5, §7.9, §7.10.
+    /// RFC 7606 §7.5, §7.9, §7.10; RFC 9012 §11.
     Internal,
     /// RFC 6793 §3: not from a speaker that has four-octet numbers.
     TwoOctetPeer,
@@ -165,7 +165,7 @@ const fn row(
 
 /// All rows, in ascending order of the code.
 #[rustfmt::skip]
-static TABLE: [Row; 17] = [
+static TABLE: [Row; 18] = [
     row(code::ORIGIN, "ORIGIN", WELL_KNOWN, Length::Exactly(1), Malformed::Withdraw, subcode::ORIGIN, origin),
     row(code::AS_PATH, "AS_PATH", WELL_KNOWN, Length::Any, Malformed::Withdraw, subcode::AS_PATH, as_path),
     row(code::NEXT_HOP, "NEXT_HOP", WELL_KNOWN, Length::Exactly(4), Malformed::Withdraw, subcode::NEXT_HOP, next_hop),
@@ -181,6 +181,7 @@ static TABLE: [Row; 17] = [
     row(code::EXT_COMMUNITIES, "EXTENDED_COMMUNITIES", OPTIONAL_TRANSITIVE, Length::MultipleOf(8), Malformed::Withdraw, subcode::OPTIONAL, ext_communities),
     Row { from: From::TwoOctetPeer, ..row(code::AS4_PATH, "AS4_PATH", OPTIONAL_TRANSITIVE, Length::Any, Malformed::Discard, subcode::OPTIONAL, as4_path) },
     Row { from: From::TwoOctetPeer, ..row(code::AS4_AGGREGATOR, "AS4_AGGREGATOR", OPTIONAL_TRANSITIVE, Length::Exactly(8), Malformed::Discard, subcode::OPTIONAL, as4_aggregator) },
+    Row { from: From::Internal, ..row(code::TUNNEL_ENCAPSULATION, "TUNNEL_ENCAPSULATION", OPTIONAL_TRANSITIVE, Length::Any, Malformed::Withdraw, subcode::OPTIONAL, tunnels) },
     row(code::IPV6_EXT_COMMUNITIES, "IPV6_EXTENDED_COMMUNITIES", OPTIONAL_TRANSITIVE, Length::MultipleOf(20), Malformed::Withdraw, subcode::OPTIONAL, carried),
     row(code::LARGE_COMMUNITIES, "LARGE_COMMUNITY", OPTIONAL_TRANSITIVE, Length::MultipleOf(12), Malformed::Withdraw, subcode::OPTIONAL, large_communities),
 ];
@@ -344,12 +345,16 @@ fn mp_unreach<'a>(
     Ok(())
 }
 
+/// Tunnels that are not this AS's own business stay outside (RFC 9012 §11).
 fn ext_communities(
     into: &mut Collected<'_>,
     attribute: &RawAttribute<'_>,
-    _: &DecodeContext,
+    context: &DecodeContext,
 ) -> Result<(), &'static str> {
-    into.ext_communities = attribute.value.as_chunks::<8>().0.iter().copied().map(ExtCommunity).collect();
+    let internal = context.session == SessionKind::Internal;
+    let communities = attribute.value.as_chunks::<8>().0.iter().copied().map(ExtCommunity);
+    into.ext_communities =
+        communities.filter(|community| internal || !community.is_encapsulation()).collect();
     into.partial.ext_communities = attribute.is_partial();
     Ok(())
 }
@@ -374,6 +379,17 @@ fn as4_aggregator(
     _: &DecodeContext,
 ) -> Result<(), &'static str> {
     into.as4_aggregator = Some(read_aggregator(attribute.value)?);
+    Ok(())
+}
+
+/// Passed on as it came, but for tunnels that end nowhere.
+fn tunnels(
+    into: &mut Collected<'_>,
+    attribute: &RawAttribute<'_>,
+    _: &DecodeContext,
+) -> Result<(), &'static str> {
+    let (partial, value) = (attribute.is_partial(), tunnel::validate(attribute.value)?);
+    into.unknown.push(UnknownAttribute { code: attribute.code, partial, value });
     Ok(())
 }
 

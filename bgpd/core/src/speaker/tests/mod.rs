@@ -21,7 +21,7 @@ use crate::config::{
     Distance, MaxPrefixes, NextHopMode, Password, PeerConfig, PeerKey, PeerSettings, RemoteAs, Role,
     SessionConfig,
 };
-use crate::event::{Down, NextHopState, PeerRestart, SessionInfo};
+use crate::event::{Down, Member, NextHopState, PeerRestart, SessionInfo};
 use crate::policy::{ExportPolicy, ImportPolicy};
 
 const NODE_AS: Asn = Asn(64512);
@@ -37,6 +37,11 @@ fn prefix(text: &str) -> Prefix {
 /// Address of peer `number`.
 fn address(number: u8) -> IpAddr {
     Ipv4Addr::new(192, 0, 2, number).into()
+}
+
+/// A next hop of a group without anything special.
+fn plain(number: u8) -> Member {
+    Member { next_hop: address(number), weight: 1, tunnel: None }
 }
 
 fn peer_as(number: u8) -> Asn {

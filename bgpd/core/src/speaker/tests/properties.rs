@@ -56,6 +56,41 @@ fn variant(peer: u8, variant: u8) -> PathAttributes {
     }
 }
 
+/// Next hops and backups.
+type Ways = (BTreeSet<IpAddr>, BTreeSet<IpAddr>);
+
+/// The far end of the feed.
+#[derive(Default)]
+struct Fib {
+    groups: BTreeMap<u32, Ways>,
+    routes: BTreeMap<Prefix, u32>,
+}
+
+impl Fib {
+    fn apply(&mut self, updates: Vec<FibUpdate>) {
+        let set = |members: Vec<Member>| members.into_iter().map(|member| member.next_hop).collect();
+        for update in updates {
+            match update {
+                FibUpdate::Begin => *self = Fib::default(),
+                FibUpdate::Group { id, members, backups } => {
+                    self.groups.insert(id, (set(members), set(backups)));
+                }
+                FibUpdate::GroupGone(id) => assert!(self.groups.remove(&id).is_some()),
+                FibUpdate::Route { prefix, group, .. } => {
+                    self.routes.insert(prefix, group);
+                }
+                FibUpdate::Withdraw { prefix, .. } => assert!(self.routes.remove(&prefix).is_some()),
+                FibUpdate::End(_) => {}
+            }
+            assert!(self.routes.values().all(|group| self.groups.contains_key(group)));
+        }
+    }
+
+    fn forwarding(&self, prefix: &Prefix) -> Option<Ways> {
+        self.routes.get(prefix).map(|group| self.groups[group].clone())
+    }
+}
+
 /// The model: what each peer has sent, and what the next hops are.
 #[derive(Default)]
 struct Model {
@@ -76,12 +111,13 @@ fn state(number: u8) -> NextHopState {
 }
 
 impl Model {
-    /// The best peer and the next hops of one prefix, from first principles.
+    /// The best peer and the next hops of one prefix, from first principles, as if some next hops were not there.
     fn decide(
         &self,
         prefix: usize,
         refusing: &BTreeSet<u8>,
         max_paths: usize,
+        without: &BTreeSet<IpAddr>,
     ) -> Option<(u8, BTreeSet<IpAddr>)> {
         let mut left: Vec<(u8, &PathAttributes, u32)> = self
             .paths
@@ -89,6 +125,7 @@ impl Model {
             .filter(|((peer, at), attrs)| {
                 *at == prefix && !refusing.contains(peer) && !attrs.as_path.contains(NODE_AS)
             })
+            .filter(|(_, attrs)| !without.contains(&attrs.next_hop.global))
             .filter_map(|((peer, _), attrs)| match self.next_hops.get(&attrs.next_hop.global)? {
                 NextHopState::Unreachable => None,
                 NextHopState::Connected { .. } => Some((*peer, attrs, 0)),
@@ -129,6 +166,7 @@ proptest! {
         let mut refusing = BTreeSet::new();
         let refuse = ImportPolicy::new(Vec::new(), crate::policy::RuleChain::default(), Vec::new());
         let mut connected = false;
+        let mut fib = Fib::default();
         for step in steps {
             match step {
                 Step::Announce { peer, prefix, variant: number } => if up.contains(&peer) {
@@ -160,9 +198,16 @@ proptest! {
                     bench.configure(config.clone());
                 }
                 Step::Fib(true) => { bench.input(Input::FibConnected); connected = true; }
-                Step::Fib(false) => { bench.input(Input::FibLost); connected = false; }
-                Step::Pull => if connected { bench.pull_fib(); },
+                Step::Fib(false) => { bench.input(Input::FibLost); connected = false; fib = Fib::default(); }
+                Step::Pull => if connected { fib.apply(bench.pull_fib()) },
                 Step::Wait(seconds) => bench.advance(seconds),
+            }
+        }
+        // What could wait is done when nothing has come for a while, and is told piece by piece.
+        for _ in 0..3 {
+            bench.advance(1);
+            if connected {
+                fib.apply(bench.pull_fib());
             }
         }
         // What the peers have sent is what Adj-RIB-In shows; retention has its own tests.
@@ -188,23 +233,24 @@ proptest! {
         }
         // A snapshot for a consumer that knows nothing.
         bench.input(Input::FibConnected);
-        let mut groups = BTreeMap::new();
-        let mut routes = BTreeMap::new();
-        for update in bench.pull_fib() {
-            match update {
-                FibUpdate::Group { id, next_hops } => {
-                    groups.insert(id, next_hops.into_iter().map(|(next_hop, _)| next_hop).collect::<BTreeSet<_>>());
-                }
-                FibUpdate::Route { prefix, group, .. } => { routes.insert(prefix, groups[&group].clone()); }
-                _ => {}
-            }
-        }
+        let mut snapshot = Fib::default();
+        snapshot.apply(bench.pull_fib());
+        let mut routes = 0;
         for (at, text) in PREFIXES.iter().enumerate() {
-            let expected = model.decide(at, &refusing, config.max_paths);
+            let expected = model.decide(at, &refusing, config.max_paths, &BTreeSet::new());
             prop_assert_eq!(bench.best(text), expected.as_ref().map(|(peer, _)| *peer), "{}", text);
-            prop_assert_eq!(routes.get(&prefix(text)), expected.as_ref().map(|(_, next_hops)| next_hops));
+            let expected = expected.map(|(_, next_hops)| {
+                let rest = model.decide(at, &refusing, config.max_paths, &next_hops);
+                (next_hops, rest.map(|(_, backups)| backups).unwrap_or_default())
+            });
+            routes += usize::from(expected.is_some());
+            if connected {
+                prop_assert_eq!(fib.forwarding(&prefix(text)), expected.clone(), "{}, as it was told", text);
+            }
+            prop_assert_eq!(snapshot.forwarding(&prefix(text)), expected, "{}", text);
         }
-        prop_assert_eq!(bench.speaker.counters().families.iter().map(|f| f.best).sum::<u64>(), routes.len() as u64);
+        prop_assert_eq!(snapshot.routes.len(), routes);
+        prop_assert_eq!(bench.speaker.counters().families.iter().map(|f| f.best).sum::<u64>(), routes as u64);
         // With every peer gone nothing is left.
         for number in 1..5 {
             bench.up(number);
