@@ -2,22 +2,24 @@
 //!
 //! For messages that `netlink-packet-route` does not know, and for those of which there are a million.
 
-/// Attributes nested in one another and their byte order are flags of the type.
+/// The type without its flags for nested attributes and byte order.
 const TYPE_MASK: u16 = 0x3fff;
-const NESTED: u16 = 0x8000;
 
 const HEADER: usize = 4;
 
 /// Appends one attribute.
+#[inline]
 pub(crate) fn put(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = (HEADER + value.len()) as u16;
     out.extend_from_slice(&length.to_ne_bytes());
     out.extend_from_slice(&kind.to_ne_bytes());
     out.extend_from_slice(value);
-    out.resize(out.len().next_multiple_of(4), 0);
+    let padding = value.len().wrapping_neg() % 4;
+    out.extend_from_slice(&[0; 3][..padding]);
 }
 
 /// Appends an attribute of four bytes.
+#[inline]
 pub(crate) fn put_u32(out: &mut Vec<u8>, kind: u16, value: u32) {
     let mut bytes = [0; HEADER + 4];
     bytes[..2].copy_from_slice(&8_u16.to_ne_bytes());
@@ -37,7 +39,7 @@ pub(crate) fn put_text(out: &mut Vec<u8>, kind: u16, value: &str) {
 /// Appends an attribute that holds those which `fill` appends.
 pub(crate) fn nest(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    put(out, kind | NESTED, &[]);
+    put(out, kind, &[]);
     fill(out);
     let length = (out.len() - start) as u16;
     out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
@@ -50,6 +52,8 @@ pub(crate) struct Attribute<'a> {
     pub(crate) kind: u16,
     /// Its value without padding.
     pub(crate) value: &'a [u8],
+    /// The length of all of it, with header and padding.
+    pub(crate) whole: usize,
 }
 
 impl Attribute<'_> {
@@ -96,8 +100,9 @@ impl<'a> Iterator for Attributes<'a> {
         let length = usize::from(u16::from_ne_bytes([a, b]));
         let value = self.0.get(HEADER..length)?;
         // The last one may come without its padding.
-        self.0 = &self.0[length.next_multiple_of(4).min(self.0.len())..];
-        Some(Attribute { kind: u16::from_ne_bytes([c, d]) & TYPE_MASK, value })
+        let whole = length.next_multiple_of(4).min(self.0.len());
+        self.0 = &self.0[whole..];
+        Some(Attribute { kind: u16::from_ne_bytes([c, d]) & TYPE_MASK, value, whole })
     }
 }
 
@@ -126,7 +131,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_are_read_to_an_end(bytes: Vec<u8>) {
-            let read: usize = Attributes(&bytes).map(|attribute| attribute.value.len()).sum();
+            let read: usize = Attributes(&bytes).map(|attribute| attribute.whole).sum();
             proptest::prop_assert!(read <= bytes.len());
         }
     }

@@ -62,8 +62,8 @@ pub enum Error {
     /// Answers were lost because the receive buffer was full: what was changed is unknown, a dump tells.
     #[error("netlink answers were lost (receive buffer full)")]
     Overrun,
-    /// A dump was interrupted by changes again and again.
-    #[error("dump of {0} was interrupted by changes {attempts} times", attempts = crate::netlink::DUMP_ATTEMPTS)]
+    /// A dump was interrupted by changes (where it is repeated: every time).
+    #[error("dump of {0} was interrupted by changes")]
     Interrupted(&'static str),
     /// The socket itself failed; what was changed is unknown.
     #[error("netlink socket: {what}: {source}")]

@@ -18,16 +18,13 @@ use netlink_packet_route::link::{
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
-    RouteProtocol, RouteScope, RouteType, RouteVia,
-};
 
 use crate::attribute::Attributes;
 use crate::link::{Address, Link, LinkChange, Mac, Neighbour, VethPair};
-use crate::route::{Family, NextHop, Route, RouteKey, RouteKind};
+use crate::route::Family;
 
 pub(crate) mod nexthop;
+pub(crate) mod route;
 pub(crate) mod tunnel;
 
 const LINK_HEADER_LENGTH: usize = 16;
@@ -53,226 +50,10 @@ pub(crate) fn family_from(number: u8) -> Option<Family> {
 }
 
 /// The kernel's number for a family.
-pub fn family_of(family: Family) -> AddressFamily {
+pub(crate) fn family_of(family: Family) -> AddressFamily {
     match family {
         Family::Ipv4 => AddressFamily::Inet,
         Family::Ipv6 => AddressFamily::Inet6,
-    }
-}
-
-fn route_type(kind: RouteKind) -> RouteType {
-    match kind {
-        RouteKind::Unicast => RouteType::Unicast,
-        RouteKind::Local => RouteType::Local,
-        RouteKind::Unreachable => RouteType::Unreachable,
-        RouteKind::Blackhole => RouteType::BlackHole,
-        RouteKind::Prohibit => RouteType::Prohibit,
-        RouteKind::Throw => RouteType::Throw,
-        RouteKind::Other(number) => RouteType::from(number),
-    }
-}
-
-fn route_kind(kind: RouteType) -> RouteKind {
-    match kind {
-        RouteType::Unicast => RouteKind::Unicast,
-        RouteType::Local => RouteKind::Local,
-        RouteType::Unreachable => RouteKind::Unreachable,
-        RouteType::BlackHole => RouteKind::Blackhole,
-        RouteType::Prohibit => RouteKind::Prohibit,
-        RouteType::Throw => RouteKind::Throw,
-        other => RouteKind::Other(other.into()),
-    }
-}
-
-/// The message head and attributes that name a route's key.
-fn route_key_message(key: &RouteKey, protocol: u8) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    let header = &mut message.header;
-    header.address_family = family_of(key.family());
-    header.destination_prefix_length = key.destination.prefix();
-    header.tos = key.tos;
-    header.table = u8::try_from(key.table).unwrap_or(0);
-    header.protocol = RouteProtocol::from(protocol);
-    message.attributes.push(RouteAttribute::Table(key.table));
-    if key.destination.prefix() > 0 {
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(key.destination.network())));
-    }
-    message.attributes.push(RouteAttribute::Priority(key.metric));
-    message
-}
-
-/// `RTM_DELROUTE` for exactly this key and protocol.
-pub fn delete_route(key: &RouteKey, protocol: u8) -> RouteMessage {
-    let mut message = route_key_message(key, protocol);
-    // Any scope and any type: the key, the metric and the protocol say enough.
-    message.header.scope = RouteScope::NoWhere;
-    message.header.kind = RouteType::Unspec;
-    message
-}
-
-/// `RTM_NEWROUTE`.
-pub fn new_route(route: &Route) -> RouteMessage {
-    let mut message = route_key_message(&route.key, route.protocol);
-    message.header.kind = route_type(route.kind);
-    let on_link = route.kind == RouteKind::Unicast && route.next_hops.iter().all(|hop| hop.gateway.is_none());
-    message.header.scope = match (route.key.family(), route.kind) {
-        (Family::Ipv4, RouteKind::Local) => RouteScope::Host,
-        (Family::Ipv4, _) if on_link => RouteScope::Link,
-        _ => RouteScope::Universe,
-    };
-    let attributes = &mut message.attributes;
-    match &route.next_hops[..] {
-        [] => {}
-        [hop] => {
-            attributes.extend(gateway_attribute(route.key.family(), hop.gateway));
-            attributes.push(RouteAttribute::Oif(hop.ifindex));
-            if hop.onlink {
-                message.header.flags |= RouteFlags::Onlink;
-            }
-        }
-        hops => attributes.push(RouteAttribute::MultiPath(
-            hops.iter()
-                .map(|hop| {
-                    let mut next_hop = RouteNextHop::default();
-                    next_hop.hops = u8::try_from(hop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
-                    next_hop.interface_index = hop.ifindex;
-                    next_hop.attributes.extend(gateway_attribute(route.key.family(), hop.gateway));
-                    if hop.onlink {
-                        next_hop.flags |= RouteNextHopFlags::Onlink;
-                    }
-                    next_hop
-                })
-                .collect(),
-        )),
-    }
-    let attributes = &mut message.attributes;
-    if let Some(source) = route.preferred_source {
-        attributes.push(RouteAttribute::PrefSource(RouteAddress::from(source)));
-    }
-    if let Some(mtu) = route.mtu {
-        attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
-    }
-    if let Some(id) = route.nexthop_id {
-        attributes.push(RouteAttribute::NhId(id));
-    }
-    message
-}
-
-fn gateway_attribute(family: Family, gateway: Option<IpAddr>) -> Option<RouteAttribute> {
-    gateway.map(|gateway| {
-        if Family::of(&gateway) == family {
-            RouteAttribute::Gateway(RouteAddress::from(gateway))
-        } else {
-            RouteAttribute::Via(RouteVia::from(gateway))
-        }
-    })
-}
-
-/// `RTM_GETROUTE` that dumps one table of one family.
-pub fn dump_routes(family: Family, table: u32) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family_of(family);
-    message.header.table = u8::try_from(table).unwrap_or(0);
-    message.attributes.push(RouteAttribute::Table(table));
-    message
-}
-
-/// Reads `RTM_NEWROUTE` or `RTM_DELROUTE`. `None`: neither IPv4 nor IPv6, a cached entry, or undecodable.
-pub fn parse_route(payload: &[u8]) -> Option<Route> {
-    let message = RouteMessage::parse(payload).ok()?;
-    let header = &message.header;
-    let family = match header.address_family {
-        AddressFamily::Inet => Family::Ipv4,
-        AddressFamily::Inet6 => Family::Ipv6,
-        _ => return None,
-    };
-    if header.flags.contains(RouteFlags::Cloned) {
-        return None;
-    }
-    let mut destination = None;
-    let mut route = Route {
-        key: RouteKey {
-            table: header.table.into(),
-            destination: IpNetwork::new(unspecified(family), 0).ok()?,
-            tos: header.tos,
-            metric: 0,
-        },
-        protocol: header.protocol.into(),
-        kind: route_kind(header.kind),
-        next_hops: Vec::new(),
-        preferred_source: None,
-        mtu: None,
-        nexthop_id: None,
-    };
-    let mut single =
-        NextHop { gateway: None, ifindex: 0, weight: 1, onlink: header.flags.contains(RouteFlags::Onlink) };
-    for attribute in message.attributes {
-        match attribute {
-            RouteAttribute::Table(table) => route.key.table = table,
-            RouteAttribute::Destination(address) => destination = ip_of(&address),
-            RouteAttribute::Priority(metric) => route.key.metric = metric,
-            RouteAttribute::Gateway(address) => single.gateway = ip_of(&address),
-            RouteAttribute::Via(via) => single.gateway = ip_of_via(&via),
-            RouteAttribute::Oif(index) => single.ifindex = index,
-            RouteAttribute::MultiPath(hops) => route.next_hops = hops.iter().map(parse_next_hop).collect(),
-            RouteAttribute::PrefSource(address) => route.preferred_source = ip_of(&address),
-            RouteAttribute::NhId(id) => route.nexthop_id = Some(id),
-            RouteAttribute::Metrics(metrics) => {
-                route.mtu = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    let address = destination.unwrap_or_else(|| unspecified(family));
-    route.key.destination = IpNetwork::new(address, header.destination_prefix_length).ok()?;
-    if single.ifindex != 0 || single.gateway.is_some() {
-        route.next_hops.push(single);
-    }
-    if !matches!(route.kind, RouteKind::Unicast | RouteKind::Local | RouteKind::Other(_)) {
-        // IPv6 shows `dev lo` for routes that lead nowhere.
-        route.next_hops.clear();
-    }
-    route.next_hops.sort_unstable();
-    Some(route)
-}
-
-fn parse_next_hop(hop: &RouteNextHop) -> NextHop {
-    let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(address) => ip_of(address),
-        RouteAttribute::Via(via) => ip_of_via(via),
-        _ => None,
-    });
-    NextHop {
-        gateway,
-        ifindex: hop.interface_index,
-        weight: u16::from(hop.hops) + 1,
-        onlink: hop.flags.contains(RouteNextHopFlags::Onlink),
-    }
-}
-
-fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
-        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
-        _ => None,
-    }
-}
-
-fn ip_of_via(via: &RouteVia) -> Option<IpAddr> {
-    match via {
-        RouteVia::Inet(address) => Some(IpAddr::V4(*address)),
-        RouteVia::Inet6(address) => Some(IpAddr::V6(*address)),
-        _ => None,
-    }
-}
-
-fn unspecified(family: Family) -> IpAddr {
-    match family {
-        Family::Ipv4 => IpAddr::from([0; 4]),
-        Family::Ipv6 => IpAddr::from([0; 16]),
     }
 }
 

@@ -111,7 +111,7 @@ impl Monitor {
                 RTM_NEWLINK | RTM_DELLINK => hints.push(Hint::Link),
                 RTM_NEWADDR | RTM_DELADDR => hints.push(Hint::Address),
                 RTM_NEWROUTE | RTM_DELROUTE => {
-                    hints.extend(message::parse_route(payload).map(Box::new).map(Hint::Route));
+                    hints.extend(message::route::parse(payload).map(Box::new).map(Hint::Route));
                 }
                 _ => {}
             });

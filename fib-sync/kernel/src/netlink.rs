@@ -1,7 +1,7 @@
 //! The real kernel: one method an operation, synchronous, in the network namespace the socket was opened in.
 
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE};
@@ -11,10 +11,10 @@ use netlink_packet_route::neighbour::NeighbourMessage;
 use nix::errno::Errno;
 
 use crate::Kernel;
-use crate::dump::Dumped;
+use crate::dump::{Dumped, Dumps};
 use crate::error::{Error, Refusal};
 use crate::link::{Address, Link, LinkChange, Mac, Neighbour, VethPair};
-use crate::message::{self, nexthop, tunnel as tunnels};
+use crate::message::{self, nexthop, route, tunnel as tunnels};
 use crate::netns;
 use crate::nexthop::{Nexthop, NexthopKind};
 use crate::route::{Family, Route, RouteChange, RouteKey};
@@ -29,13 +29,14 @@ pub const NAME_LENGTH: usize = 15;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
-const RTM_NEWROUTE: u16 = 24;
 const RTM_NEWNEIGH: u16 = 28;
 
 /// A netlink socket in one network namespace. It stays in that namespace wherever the thread goes afterwards.
 pub struct Netlink {
     socket: NetlinkSocket,
-    dumping: Option<(Family, u32)>,
+    /// Where the socket is, for further ones.
+    netns: OwnedFd,
+    dumps: Option<Dumps>,
 }
 
 impl Netlink {
@@ -44,7 +45,7 @@ impl Netlink {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open() -> Result<Netlink, Error> {
-        Ok(Netlink { socket: NetlinkSocket::open()?, dumping: None })
+        Ok(Netlink { socket: NetlinkSocket::open()?, netns: netns::current()?, dumps: None })
     }
 
     /// Opens a socket in another network namespace. The calling thread does not leave its own.
@@ -123,8 +124,9 @@ impl Netlink {
     }
 
     fn change_route(&mut self, change: &RouteChange) -> Result<(), Error> {
-        let (request, flags) = route_request(change);
-        self.request(request, flags, || change.to_string())
+        let mut body = Vec::new();
+        let (kind, flags) = route::put_change(&mut body, change);
+        self.request_body(kind, &body, flags, || change.to_string())
     }
 
     fn request_body(
@@ -192,12 +194,7 @@ impl Netlink {
             match end {
                 End::Done => return Ok(found),
                 End::Interrupted => {}
-                // A table that never had a route does not exist; IPv6 may be switched off.
-                End::Refused(refusal)
-                    if matches!(refusal.errno, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) =>
-                {
-                    return Ok(Vec::new());
-                }
+                End::Refused(refusal) if refusal.nothing_to_dump() => return Ok(Vec::new()),
                 End::Refused(refusal) => {
                     return Err(Error::Refused { what: format!("dump {what}"), refusal });
                 }
@@ -209,31 +206,32 @@ impl Netlink {
 
 impl Kernel for Netlink {
     fn routes(&mut self, family: Family, table: u32) -> Result<Vec<Route>, Error> {
-        let mut routes = self.dump("routes", || {
-            let request = RouteNetlinkMessage::GetRoute(message::dump_routes(family, table));
-            (request, RTM_NEWROUTE, message::parse_route)
-        })?;
+        let found = self.dump_body("routes", route::GET, &route::dump(family, table), route::parse);
+        let mut routes = match found {
+            Err(Error::Refused { refusal, .. }) if refusal.nothing_to_dump() => Vec::new(),
+            found => found?,
+        };
         // A kernel that cannot filter sends more.
         routes.retain(|route| route.key.table == table && route.key.family() == family);
         Ok(routes)
     }
 
     fn dump_start(&mut self, family: Family, table: u32) -> Result<(), Error> {
-        self.dumping = Some((family, table));
+        let mut dumps = match self.dumps.take() {
+            Some(dumps) if !dumps.running() => dumps,
+            _ => Dumps::open(self.netns.as_fd())?,
+        };
+        dumps.start(family, table)?;
+        self.dumps = Some(dumps);
         Ok(())
     }
 
     fn dump_next(&mut self, each: &mut dyn FnMut(Dumped<'_>)) -> Result<bool, Error> {
-        if let Some((family, table)) = self.dumping.take() {
-            for (form, route) in self.routes(family, table)?.iter().enumerate() {
-                each(Dumped { destination: route.key.destination, form: form as u32, route });
-            }
-        }
-        Ok(false)
+        self.dumps.as_mut().map_or(Ok(false), |dumps| dumps.next(each))
     }
 
     fn write(&mut self, changes: &[RouteChange]) -> Result<Vec<Result<(), Refusal>>, Error> {
-        self.socket.batch(changes.iter().map(route_request))
+        self.socket.batch(changes.len(), |index, out| route::put_change(out, &changes[index]))
     }
 
     fn nexthops(&mut self) -> Result<Option<Vec<Nexthop>>, Error> {
@@ -368,20 +366,6 @@ impl Kernel for Netlink {
         self.request_body(tunnels::DELETE_NEIGHBOUR, &body, 0, || {
             format!("delete FDB entry {mac} to {remote} of link {ifindex}")
         })
-    }
-}
-
-fn route_request(change: &RouteChange) -> (RouteNetlinkMessage, u16) {
-    match change {
-        RouteChange::Add(route) => {
-            (RouteNetlinkMessage::NewRoute(message::new_route(route)), NLM_F_CREATE | NLM_F_EXCL)
-        }
-        RouteChange::Replace(route) => {
-            (RouteNetlinkMessage::NewRoute(message::new_route(route)), NLM_F_CREATE | NLM_F_REPLACE)
-        }
-        RouteChange::Delete { key, protocol } => {
-            (RouteNetlinkMessage::DelRoute(message::delete_route(key, *protocol)), 0)
-        }
     }
 }
 

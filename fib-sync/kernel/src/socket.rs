@@ -8,8 +8,8 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -47,6 +47,8 @@ pub(crate) enum End {
 pub(crate) struct NetlinkSocket {
     socket: Socket,
     buffer: Vec<u8>,
+    /// Requests that go out together.
+    pack: Vec<u8>,
     sequence: u32,
 }
 
@@ -75,7 +77,7 @@ impl NetlinkSocket {
         let timeout = nix::sys::time::TimeVal::new(ANSWER_TIMEOUT.as_secs() as _, 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
             .map_err(|errno| Error::Socket { what: "SO_RCVTIMEO", source: errno.into() })?;
-        Ok(NetlinkSocket { socket, buffer: Vec::with_capacity(READ_BUFFER), sequence: 0 })
+        Ok(NetlinkSocket { socket, buffer: Vec::new(), pack: Vec::new(), sequence: 0 })
     }
 
     /// This socket's port, which the kernel names as the author of the events its requests cause.
@@ -113,14 +115,49 @@ impl NetlinkSocket {
         each: impl FnMut(u16, &[u8]),
     ) -> Result<End, Error> {
         let sequence = self.next_sequence();
-        let mut bytes = Vec::with_capacity(HEADER_LENGTH + body.len());
-        bytes.extend_from_slice(&((HEADER_LENGTH + body.len()) as u32).to_ne_bytes());
-        bytes.extend_from_slice(&kind.to_ne_bytes());
-        bytes.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
-        bytes.extend_from_slice(&sequence.to_ne_bytes());
-        bytes.extend_from_slice(&0_u32.to_ne_bytes());
-        bytes.extend_from_slice(body);
-        self.converse(&bytes, sequence, each)
+        let mut request = Vec::with_capacity(HEADER_LENGTH + body.len());
+        request.extend_from_slice(&[0; HEADER_LENGTH]);
+        request.extend_from_slice(body);
+        put_header(&mut request, 0, kind, flags, sequence);
+        self.converse(&request, sequence, each)
+    }
+
+    /// Sends a request for a dump that is read part by part; its sequence number.
+    pub(crate) fn start(&mut self, kind: u16, body: &[u8], flags: u16) -> Result<u32, Error> {
+        let sequence = self.next_sequence();
+        let mut request = vec![0; HEADER_LENGTH];
+        request.extend_from_slice(body);
+        put_header(&mut request, 0, kind, flags, sequence);
+        self.send(&request)?;
+        Ok(sequence)
+    }
+
+    /// Reads one datagram of the answer to the request of that number; how it ended, if it did.
+    pub(crate) fn read_part(
+        &mut self,
+        sequence: u32,
+        interrupted: &mut bool,
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<Option<End>, Error> {
+        let mut end = None;
+        self.receive(|header, payload| {
+            if header.sequence_number != sequence {
+                return;
+            }
+            *interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
+            match header.message_type {
+                NLMSG_ERROR | NLMSG_DONE => {
+                    end = Some(match refusal(&header, payload) {
+                        None if *interrupted => End::Interrupted,
+                        None => End::Done,
+                        Some(refusal) if refusal.errno == Errno::EINTR => End::Interrupted,
+                        Some(refusal) => End::Refused(refusal),
+                    });
+                }
+                kind => each(kind, payload),
+            }
+        })?;
+        Ok(end)
     }
 
     fn converse(
@@ -132,63 +169,46 @@ impl NetlinkSocket {
         self.send(request)?;
         let mut interrupted = false;
         loop {
-            let mut end = None;
-            self.receive(|header, payload| {
-                if header.sequence_number != sequence {
-                    return;
-                }
-                interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
-                match header.message_type {
-                    NLMSG_ERROR | NLMSG_DONE => {
-                        end = Some(match refusal(&header, payload) {
-                            None => End::Done,
-                            Some(refusal) if refusal.errno == Errno::EINTR => End::Interrupted,
-                            Some(refusal) => End::Refused(refusal),
-                        });
-                    }
-                    kind => each(kind, payload),
-                }
-            })?;
-            match end {
-                Some(End::Done) if interrupted => return Ok(End::Interrupted),
-                Some(end) => return Ok(end),
-                None => {}
+            if let Some(end) = self.read_part(sequence, &mut interrupted, &mut each)? {
+                return Ok(end);
             }
         }
     }
 
-    /// Sends all requests in packs; returns one result for each. `flags` besides `NLM_F_REQUEST`.
+    /// Sends `count` requests in packs; returns one result for each. `put` appends the body of the one with that index
+    /// and says its type and flags besides `NLM_F_REQUEST`.
     pub(crate) fn batch(
         &mut self,
-        requests: impl ExactSizeIterator<Item = (RouteNetlinkMessage, u16)>,
+        count: usize,
+        mut put: impl FnMut(usize, &mut Vec<u8>) -> (u16, u16),
     ) -> Result<Vec<Result<(), Refusal>>, Error> {
-        let mut results = vec![Ok(()); requests.len()];
-        let mut requests = requests.peekable();
-        let mut pack = Vec::with_capacity(PACK + 1024);
+        let mut results = vec![Ok(()); count];
+        let mut pack = std::mem::take(&mut self.pack);
         let mut done = 0;
-        while requests.peek().is_some() {
+        while done < count {
             pack.clear();
-            let first = self.sequence.wrapping_add(1).max(1);
-            let mut last = (first, 0);
-            let mut count = 0;
-            while pack.len() < PACK
-                && let Some((message, flags)) = requests.next()
-            {
-                last = (self.next_sequence(), pack.len());
-                count += 1;
-                encode(&mut pack, message, flags, last.0);
-                if last.0 == u32::MAX {
-                    // Keep the numbers of one pack in a row.
-                    break;
-                }
+            // The numbers of one pack are in a row, and 0 is none of them.
+            if u32::MAX - self.sequence < PACK as u32 {
+                self.sequence = 0;
             }
-            let (last, at) = last;
-            let flags = u16::from_ne_bytes([pack[at + 6], pack[at + 7]]) | NLM_F_ACK;
-            pack[at + 6..at + 8].copy_from_slice(&flags.to_ne_bytes());
+            let first = self.sequence + 1;
+            let mut next = done;
+            let mut start = 0;
+            let mut head = (0, 0);
+            while pack.len() < PACK && next < count {
+                start = pack.len();
+                pack.extend_from_slice(&[0; HEADER_LENGTH]);
+                head = put(next, &mut pack);
+                self.sequence += 1;
+                put_header(&mut pack, start, head.0, head.1, self.sequence);
+                next += 1;
+            }
+            put_header(&mut pack, start, head.0, head.1 | NLM_F_ACK, self.sequence);
             self.send(&pack)?;
-            self.collect(first, last, &mut results[done..done + count])?;
-            done += count;
+            self.collect(first, self.sequence, &mut results[done..next])?;
+            done = next;
         }
+        self.pack = pack;
         Ok(results)
     }
 
@@ -225,7 +245,7 @@ impl NetlinkSocket {
     }
 
     /// Reads one datagram and hands out its messages.
-    fn receive(&mut self, each: impl FnMut(NetlinkHeader, &[u8])) -> Result<(), Error> {
+    fn receive(&mut self, each: impl FnMut(Header, &[u8])) -> Result<(), Error> {
         read_datagram(&self.socket, &mut self.buffer)?;
         split(&self.buffer, each)
     }
@@ -249,25 +269,44 @@ pub(crate) fn read_datagram(socket: &Socket, buffer: &mut Vec<u8>) -> Result<(),
 }
 
 /// Hands out the messages of one datagram.
-pub(crate) fn split(datagram: &[u8], mut each: impl FnMut(NetlinkHeader, &[u8])) -> Result<(), Error> {
+#[inline]
+pub(crate) fn split(datagram: &[u8], mut each: impl FnMut(Header, &[u8])) -> Result<(), Error> {
     let mut rest = datagram;
-    while !rest.is_empty() {
-        let message =
-            NetlinkBuffer::new_checked(&rest).map_err(|error| Error::Malformed(error.to_string()))?;
-        let mut header = NetlinkHeader::default();
-        header.length = message.length();
-        header.message_type = message.message_type();
-        header.flags = message.flags();
-        header.sequence_number = message.sequence_number();
-        header.port_number = message.port_number();
-        let length = header.length as usize;
-        each(header, &rest[HEADER_LENGTH..length]);
+    while let Some((header, _)) = rest.split_first_chunk::<HEADER_LENGTH>() {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *header;
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        let Some(payload) = rest.get(HEADER_LENGTH..length) else { break };
+        let header = Header {
+            message_type: u16::from_ne_bytes([e, f]),
+            flags: u16::from_ne_bytes([g, h]),
+            sequence_number: u32::from_ne_bytes([i, j, k, l]),
+        };
+        each(header, payload);
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(())
+    if rest.is_empty() { Ok(()) } else { Err(Error::Malformed(format!("{} bytes left over", rest.len()))) }
+}
+
+/// The head of a message (`struct nlmsghdr`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header {
+    pub(crate) message_type: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence_number: u32,
 }
 
 const HEADER_LENGTH: usize = 16;
+
+/// Fills in the head of the message that begins at `start` and ends where `out` ends.
+#[inline]
+fn put_header(out: &mut [u8], start: usize, kind: u16, flags: u16, sequence: u32) {
+    let mut header = [0; HEADER_LENGTH];
+    header[..4].copy_from_slice(&((out.len() - start) as u32).to_ne_bytes());
+    header[4..6].copy_from_slice(&kind.to_ne_bytes());
+    header[6..8].copy_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
+    header[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    out[start..start + HEADER_LENGTH].copy_from_slice(&header);
+}
 
 fn encode(out: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
     let mut header = NetlinkHeader::default();
@@ -282,7 +321,7 @@ fn encode(out: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence:
 }
 
 /// What an error or end-of-dump message says: `None` is success.
-fn refusal(header: &NetlinkHeader, payload: &[u8]) -> Option<Refusal> {
+fn refusal(header: &Header, payload: &[u8]) -> Option<Refusal> {
     let code = payload.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
     if code == 0 {
         return None;
