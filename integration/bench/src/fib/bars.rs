@@ -12,6 +12,7 @@ const COLUMNS: &[&str] = &[
     "seconds",
     "seconds until all were read back",
     "CPU seconds",
+    "of it the writer's",
     "routes a second",
     "routes a CPU second",
     "bytes a route",

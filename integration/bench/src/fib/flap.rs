@@ -25,7 +25,7 @@ const LAST: Duration = Duration::from_secs(10);
 /// Where fib-sync does not follow.
 pub fn run(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
     let causeway = Causeway::start(site.folder, site.binaries, false)?;
-    flaps(site, figures, &causeway).map_err(|error| error.context(causeway.log_tail()))
+    flaps(site, figures, &causeway).map_err(|error| causeway.explain(error))
 }
 
 fn flaps(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<()> {

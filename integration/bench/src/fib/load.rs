@@ -40,7 +40,7 @@ pub fn load(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
 /// Where they do not all get there.
 pub fn wire(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
     let speaker = site.speaker()?;
-    announce(site, figures, speaker.as_ref()).map_err(|error| error.context(speaker.log_tail()))?;
+    announce(site, figures, speaker.as_ref()).map_err(|error| speaker.explain(error))?;
     check(site)
 }
 
@@ -90,7 +90,7 @@ fn causeway(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
     let octets = feed.snapshot(&plan, &feed::group(1, &[plan.router(0)], &[]));
     let before = causeway.used()?;
     let begin = Instant::now();
-    feed.install(&plan, &octets, site.deadline).map_err(|error| error.context(causeway.log_tail()))?;
+    feed.install(&plan, &octets, site.deadline).map_err(|error| causeway.explain(error))?;
     let seconds = begin.elapsed().as_secs_f64();
     conclude(figures, seconds, before, causeway.used()?);
     Ok(())
@@ -108,7 +108,7 @@ fn bird(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
     let before = bird.used()?;
     let begin = Instant::now();
     bird.enable_kernel()?;
-    let end = joined(watch).map_err(|error| error.context(bird.log_tail()))?;
+    let end = joined(watch).map_err(|error| bird.explain(error))?;
     let after = bird.used()?;
     conclude(figures, (end - begin).as_secs_f64(), Used { resident: empty.resident, ..before }, after);
     Ok(())
@@ -119,10 +119,11 @@ fn announce(site: &Site<'_>, figures: &mut Figures, speaker: &dyn Speaker) -> Re
     let octets = peer::announcement(&plan, 0);
     let mut peer = Peer::connect(site.node, 0, SPEAKER, site.deadline)?;
     let watch = watch::last_route(plan, site.deadline)?;
-    let before = speaker.used()?;
+    let (before, writer) = (speaker.used()?, speaker.writer_cpu()?);
     let begin = Instant::now();
     peer.send(&octets)?;
     let end = joined(watch)?;
+    figures.set("of it the writer's", speaker.writer_cpu()? - writer);
     conclude(figures, (end - begin).as_secs_f64(), before, speaker.used()?);
     Ok(())
 }

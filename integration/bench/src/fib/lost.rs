@@ -21,7 +21,7 @@ use super::watch;
 /// Where not all routes are moved.
 pub fn link(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
     let causeway = Causeway::start(site.folder, site.binaries, false)?;
-    link_of(site, figures, &causeway).map_err(|error| error.context(causeway.log_tail()))
+    link_of(site, figures, &causeway).map_err(|error| causeway.explain(error))
 }
 
 fn link_of(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<()> {
@@ -84,7 +84,7 @@ fn lose(site: &Site<'_>) -> Result<Instant> {
 /// Where not all routes are moved.
 pub fn session(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
     let speaker = site.speaker()?;
-    session_of(site, figures, speaker.as_ref()).map_err(|error| error.context(speaker.log_tail()))
+    session_of(site, figures, speaker.as_ref()).map_err(|error| speaker.explain(error))
 }
 
 fn session_of(site: &Site<'_>, figures: &mut Figures, speaker: &dyn Speaker) -> Result<()> {

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::plan::{NODE, POOLS, SPEAKER, SPEAKER_AS, SPEAKER_TOO};
 use crate::addresses::PORT;
@@ -37,8 +37,19 @@ pub trait Speaker {
     /// Where one is gone.
     fn used(&self) -> Result<Used>;
 
+    /// CPU seconds of the one that writes to the kernel.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    fn writer_cpu(&self) -> Result<f64>;
+
     /// The end of what they said.
     fn log_tail(&self) -> String;
+
+    /// An error with what they said behind it.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        anyhow!("{error:#} ({})", self.log_tail().trim())
+    }
 }
 
 /// `causeway-fib-sync`, with `causeway-bgpd` where routes come by BGP.
@@ -98,6 +109,10 @@ impl Speaker for Causeway {
         let mut pids = vec![self.fib_sync.pid()];
         pids.extend(self.bgpd.as_ref().map(Daemon::pid));
         used(&pids)
+    }
+
+    fn writer_cpu(&self) -> Result<f64> {
+        used(&[self.fib_sync.pid()]).map(|used| used.cpu)
     }
 
     fn log_tail(&self) -> String {

@@ -31,7 +31,7 @@ const DUMPS: &str = "causeway_fib_netlink_dumps_total{outcome=\"ok\"}";
 /// Where it does not, or writes.
 pub fn run(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
     let causeway = Causeway::start(site.folder, site.binaries, false)?;
-    checks(site, figures, &causeway).map_err(|error| error.context(causeway.log_tail()))
+    checks(site, figures, &causeway).map_err(|error| causeway.explain(error))
 }
 
 fn checks(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<()> {
