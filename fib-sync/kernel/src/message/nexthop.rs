@@ -23,7 +23,14 @@ const NHA_GATEWAY: u16 = 6;
 const NHA_ENCAP_TYPE: u16 = 7;
 const NHA_FDB: u16 = 11;
 
+/// The kernel insists on the flag here.
+const NLA_F_NESTED: u16 = 0x8000;
+const NHA_RES_GROUP: u16 = 12;
+const NHA_RES_GROUP_BUCKETS: u16 = 1;
+
 const GROUP_TYPE_RESILIENT: u16 = 1;
+/// Buckets of a resilient group: enough for shares of a hundredth, few enough for a thousand groups.
+const BUCKETS: u16 = 128;
 const RTNH_F_ONLINK: u32 = 4;
 
 fn header(family: u8, protocol: u8, flags: u32) -> Vec<u8> {
@@ -83,6 +90,9 @@ pub(crate) fn new(id: Option<u32>, kind: &NexthopKind, protocol: u8) -> Option<V
             attribute::put(&mut body, NHA_GROUP, &group);
             if *resilient {
                 attribute::put(&mut body, NHA_GROUP_TYPE, &GROUP_TYPE_RESILIENT.to_ne_bytes());
+                attribute::nest(&mut body, NHA_RES_GROUP | NLA_F_NESTED, |group| {
+                    attribute::put(group, NHA_RES_GROUP_BUCKETS, &BUCKETS.to_ne_bytes());
+                });
             }
         }
         NexthopKind::Other => {}
