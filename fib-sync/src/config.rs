@@ -132,12 +132,18 @@ impl Config {
 
     /// The pool a prefix lies in.
     pub fn pool_of(&self, prefix: &IpNetwork) -> Option<&PoolMode> {
+        self.pools.get(self.pool_index(prefix)?)
+    }
+
+    /// The place among `pools` of the one a prefix lies in.
+    pub fn pool_index(&self, prefix: &IpNetwork) -> Option<usize> {
         // Pools do not overlap, so it is the last one that begins at or before the prefix.
         let after = self.pools.partition_point(|pool| {
             (pool.cidr.is_ipv6(), pool.cidr.network()) <= (prefix.is_ipv6(), prefix.network())
         });
-        let pool = self.pools.get(after.checked_sub(1)?)?;
-        (pool.cidr.prefix() <= prefix.prefix() && pool.cidr.contains(prefix.network())).then_some(pool)
+        let index = after.checked_sub(1)?;
+        let pool = self.pools.get(index)?;
+        (pool.cidr.prefix() <= prefix.prefix() && pool.cidr.contains(prefix.network())).then_some(index)
     }
 
     /// Whether a device is no underlay.

@@ -1,33 +1,54 @@
 //! Desired against actual, keyed as the kernel keys. Pure.
 //!
-//! Invariant: after every call `pending` holds exactly the keys for which something is to be done and can be done
-//! now, so that a change costs what it touches and a resync that finds nothing wrong writes nothing. A property test
-//! compares it with a naive diff.
+//! Two columns of form numbers, what is wanted and what the kernel has. Invariant: after every call exactly those slots are
+//! queued for which something is to be done and can be done now, so that a change costs what it touches and a check that
+//! finds nothing wrong writes nothing. A property test compares it with a naive diff.
 //!
-//! Not pending are keys that have what they want; keys with a route of somebody else in the way (*blocked*, until a dump
-//! no longer shows it); keys the kernel refused a moment ago (*failed*, until their time comes); and routes of
-//! ours nobody wants that are not yet condemned (*surplus*: kept over a restart, or in their grace period).
+//! Not queued are slots that have what they want; those with a route of somebody else in the way (*blocked*, until a dump
+//! no longer shows it); those the kernel refused a moment ago (*failed*, until their time comes); those whose nexthop
+//! object is not there yet (*waiting*); and routes of ours nobody wants that are not yet condemned (*surplus*: kept
+//! over a restart, or in their grace period).
+//!
+//! A dump is taken in while changes are written. A slot that was written since the dump began is not judged by it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use causeway_kernel::{Family, Refusal, Route, RouteChange, RouteKey};
+use causeway_kernel::{Refusal, RouteChange, RouteKey};
+
+use crate::forms::{FormId, Forms, NONE};
+use crate::objects::ObjectId;
+use crate::slots::{Slot, Slots};
 
 /// The first wait after a refusal; doubled each time up to [`LONGEST_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_millis(100);
+pub const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// The longest wait after a refusal.
-const LONGEST_RETRY: Duration = Duration::from_secs(10);
+pub const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
-/// What the kernel has at one key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Actual {
-    /// Ours. More than one only where somebody appended to an IPv4 key with our number.
-    ours: Vec<Route>,
-    /// The protocol number of somebody else's.
-    foreign: Option<u8>,
+/// In one of the queues.
+const QUEUED: u8 = 1;
+/// A route of ours nobody wants may be deleted.
+const CONDEMNED: u8 = 1 << 1;
+/// A route of ours nobody wants is kept for now.
+const SURPLUS: u8 = 1 << 2;
+/// The kernel refused; `failed` says what.
+const FAILED: u8 = 1 << 3;
+/// A route of somebody else has the key; `foreign` says whose.
+const FOREIGN: u8 = 1 << 4;
+/// The present dump has shown it.
+const SEEN: u8 = 1 << 5;
+/// Written since the present dump began.
+const TOUCHED: u8 = 1 << 6;
+/// The nexthop object of its form is not in the kernel.
+const WAITING: u8 = 1 << 7;
+
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    want: FormId,
+    have: FormId,
 }
 
-/// The last refusal of a key that still wants something.
+/// The last refusal of a slot that still wants something.
 #[derive(Debug, Clone)]
 struct Failure {
     refusal: Refusal,
@@ -36,7 +57,7 @@ struct Failure {
     wait: Duration,
 }
 
-/// How a wanted key stands.
+/// How a wanted slot stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// The kernel has it as wanted.
@@ -49,94 +70,175 @@ pub enum Standing {
     Failed(Refusal),
 }
 
+/// One change to be written, with the slot and form it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The slot.
+    pub slot: Slot,
+    /// What it will have.
+    pub form: FormId,
+    /// What to tell the kernel.
+    pub change: RouteChange,
+}
+
 /// What a dump brought to light.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Keys that had what they want and no longer do.
-    pub lost: Vec<RouteKey>,
-    /// Wanted keys whose standing changed otherwise, and unwanted ones where a route of ours is gone.
-    pub changed: Vec<RouteKey>,
-    /// Routes of ours that nobody wants and that were not there before.
-    pub appeared: Vec<RouteKey>,
+    /// How many routes that were as wanted no longer are.
+    pub lost: u64,
+    /// One of them.
+    pub first: Option<Slot>,
 }
 
 /// The tracker.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    desired: HashMap<RouteKey, Route>,
-    actual: HashMap<RouteKey, Actual>,
-    pending: BTreeSet<RouteKey>,
-    surplus: BTreeSet<RouteKey>,
-    condemned: HashSet<RouteKey>,
-    failed: HashMap<RouteKey, Failure>,
+    slots: Slots,
+    forms: Forms,
+    cells: Vec<Cell>,
+    flags: Vec<u8>,
+    removals: VecDeque<Slot>,
+    writes: VecDeque<Slot>,
+    queued: usize,
+    waiting: Vec<Slot>,
+    surplus: usize,
+    fresh_surplus: Vec<Slot>,
+    failed: HashMap<Slot, Failure>,
+    retries: BTreeSet<(Instant, Slot)>,
+    foreign: HashMap<Slot, u8>,
+    /// Further routes of ours at one key: somebody appended to an IPv4 key with our number.
+    crowded: HashMap<Slot, Vec<FormId>>,
+    dump: Option<Dump>,
+    changed: Vec<Slot>,
+}
+
+/// What the present dump has shown besides the columns.
+#[derive(Debug, Default)]
+struct Dump {
+    foreign: HashMap<Slot, u8>,
+    crowded: HashMap<Slot, Vec<FormId>>,
+    lost: Observed,
 }
 
 impl Tracker {
-    /// Wants this route at its key, or nothing there (which condemns a route of ours that is there).
-    pub fn want(&mut self, key: &RouteKey, route: Option<Route>) {
-        match route {
-            Some(route) => {
-                if self.desired.get(key) == Some(&route) {
-                    return;
-                }
-                self.condemned.remove(key);
-                self.desired.insert(*key, route);
-            }
-            None => {
-                self.desired.remove(key);
-                self.condemned.insert(*key);
-            }
+    /// The keys.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// The forms.
+    pub fn forms(&self) -> &Forms {
+        &self.forms
+    }
+
+    /// The forms, to hold and release some.
+    pub fn forms_mut(&mut self) -> &mut Forms {
+        &mut self.forms
+    }
+
+    /// The slot of a key, made if need be. `None`: the kernel has routes of ours with tens of thousands of metrics.
+    pub fn slot(&mut self, key: &RouteKey) -> Option<Slot> {
+        let slot = self.slots.find_or_insert(key)?;
+        if self.cells.len() <= slot as usize {
+            self.cells.push(Cell { want: NONE, have: NONE });
+            self.flags.push(0);
         }
-        self.failed.remove(key);
-        self.judge(key);
+        Some(slot)
     }
 
-    /// Forgets what is wanted at a key, without condemning what the kernel has there.
-    pub fn disclaim(&mut self, key: &RouteKey) {
-        self.desired.remove(key);
-        self.failed.remove(key);
-        self.judge(key);
+    /// Frees a slot nobody wants anything of, if the kernel has nothing there either. Whether it was freed.
+    pub fn free(&mut self, slot: Slot) -> bool {
+        let Cell { want, have } = self.cells[slot as usize];
+        let idle = want == NONE && have == NONE && self.flags[slot as usize] & (FOREIGN | QUEUED) == 0;
+        if idle {
+            self.flags[slot as usize] = 0;
+            self.slots.remove(slot);
+        }
+        idle
     }
 
-    /// What is wanted at a key.
-    pub fn wanted(&self, key: &RouteKey) -> Option<&Route> {
-        self.desired.get(key)
+    /// Wants this form at a slot, or nothing there (which condemns a route of ours that is there).
+    pub fn want(&mut self, slot: Slot, form: FormId) {
+        let old = self.cells[slot as usize].want;
+        if form != NONE && old == form {
+            return;
+        }
+        self.forms.retain(form);
+        self.forms.release(old);
+        self.cells[slot as usize].want = form;
+        self.set(slot, CONDEMNED, form == NONE);
+        self.forgive(slot);
+        self.judge(slot);
+        self.changed.push(slot);
     }
 
-    /// Whether the kernel has a route of ours at a key, as far as known.
-    pub fn has_ours(&self, key: &RouteKey) -> bool {
-        self.actual.get(key).is_some_and(|actual| !actual.ours.is_empty())
+    /// Forgets what is wanted at a slot, without condemning what the kernel has there.
+    pub fn disclaim(&mut self, slot: Slot) {
+        let old = std::mem::replace(&mut self.cells[slot as usize].want, NONE);
+        self.forms.release(old);
+        self.forgive(slot);
+        self.judge(slot);
+        self.changed.push(slot);
     }
 
-    /// All routes of ours the kernel has, as far as known.
-    pub fn ours(&self) -> impl Iterator<Item = &Route> {
-        self.actual.values().flat_map(|actual| &actual.ours)
+    /// What is wanted at a slot.
+    pub fn wanted(&self, slot: Slot) -> FormId {
+        self.cells[slot as usize].want
+    }
+
+    /// What the kernel has of ours at a slot, as far as known.
+    pub fn has(&self, slot: Slot) -> FormId {
+        self.cells[slot as usize].have
     }
 
     /// Routes of ours nobody wants and that are not condemned.
-    pub fn surplus(&self) -> impl Iterator<Item = &Route> {
-        self.surplus.iter().filter_map(|key| self.actual.get(key)?.ours.first())
+    pub fn surplus(&self) -> impl Iterator<Item = Slot> {
+        let none = self.surplus == 0;
+        let flagged = self.flags.iter().enumerate().take_while(move |_| !none);
+        flagged.filter(|(_, flags)| **flags & SURPLUS != 0).map(|(slot, _)| slot as Slot)
     }
 
-    /// Lets these surplus routes be deleted.
-    pub fn condemn(&mut self, keys: &[RouteKey]) {
-        for key in keys.iter().filter(|key| self.surplus.contains(key)).copied().collect::<Vec<_>>() {
-            self.condemned.insert(key);
-            self.judge(&key);
+    /// How many routes of ours nobody wants and that are not condemned.
+    pub fn surplus_len(&self) -> usize {
+        self.surplus
+    }
+
+    /// Those that became surplus since the last call; some may no longer be.
+    pub fn take_fresh_surplus(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.fresh_surplus)
+    }
+
+    /// Whether a slot has a route of ours that nobody wants and that is not condemned.
+    pub fn is_surplus(&self, slot: Slot) -> bool {
+        self.flags[slot as usize] & SURPLUS != 0
+    }
+
+    /// Lets a surplus route be deleted.
+    pub fn condemn(&mut self, slot: Slot) {
+        if self.is_surplus(slot) {
+            self.set(slot, CONDEMNED, true);
+            self.judge(slot);
         }
     }
 
-    /// How a wanted key stands; `None` for one that is not wanted.
-    pub fn standing(&self, key: &RouteKey) -> Option<Standing> {
-        let desired = self.desired.get(key)?;
-        let actual = self.actual.get(key);
-        if actual.is_some_and(|actual| actual.ours == std::slice::from_ref(desired)) {
+    /// Slots whose standing may have changed since the last call.
+    pub fn take_changed(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// How a wanted slot stands; `None` for one where nothing is wanted.
+    pub fn standing(&self, slot: Slot) -> Option<Standing> {
+        let Cell { want, have } = self.cells[slot as usize];
+        if want == NONE {
+            return None;
+        }
+        if want == have && !self.crowded.contains_key(&slot) {
             return Some(Standing::Installed);
         }
-        if let Some(protocol) = actual.and_then(|actual| actual.foreign) {
-            return Some(Standing::Foreign(protocol));
+        if let Some(protocol) = self.foreign.get(&slot) {
+            return Some(Standing::Foreign(*protocol));
         }
-        match self.failed.get(key) {
+        match self.failed.get(&slot) {
             // Whose route is in the way, the next dump tells.
             Some(failure) if failure.refusal.exists() => Some(Standing::Pending),
             Some(failure) => Some(Standing::Failed(failure.refusal.clone())),
@@ -144,391 +246,340 @@ impl Tracker {
         }
     }
 
-    /// How many keys wait to be written.
+    /// How many slots wait to be written.
     pub fn pending(&self) -> usize {
-        self.pending.len()
+        self.queued
     }
 
-    /// Replaces what is known of one family by a dump: `ours`, and the keys and protocol numbers of others'
-    /// routes that could be in the way.
-    pub fn observe(
-        &mut self,
-        family: Family,
-        ours: impl Iterator<Item = Route>,
-        foreign: impl Iterator<Item = (RouteKey, u8)>,
-    ) -> Observed {
-        let mut fresh: HashMap<RouteKey, Actual> = HashMap::new();
-        for route in ours {
-            fresh.entry(route.key).or_default().ours.push(route);
-        }
-        for (key, protocol) in foreign {
-            fresh.entry(key).or_default().foreign = Some(protocol);
-        }
-        let mut observed = Observed::default();
-        let gone = self.actual.keys().filter(|key| key.family() == family && !fresh.contains_key(key));
-        let touched: Vec<RouteKey> = gone
-            .copied()
-            .chain(
-                fresh
-                    .iter()
-                    .filter(|(key, actual)| self.actual.get(key) != Some(actual))
-                    .map(|(key, _)| *key),
-            )
-            .collect();
-        for key in touched {
-            let before = self.standing(&key);
-            let had_ours = self.has_ours(&key);
-            match fresh.remove(&key) {
-                Some(actual) => self.actual.insert(key, actual),
-                None => self.actual.remove(&key),
-            };
-            self.judge(&key);
-            match (before, self.standing(&key)) {
-                (None, None) if !had_ours && self.has_ours(&key) => observed.appeared.push(key),
-                (Some(Standing::Installed), after) if after != Some(Standing::Installed) => {
-                    observed.lost.push(key)
-                }
-                (None, None) if had_ours && !self.has_ours(&key) => observed.changed.push(key),
-                (before, after) if before != after => observed.changed.push(key),
-                _ => {}
-            }
-        }
-        observed.lost.sort_unstable();
-        observed
+    /// How many slots wait for their nexthop object.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
-    /// Up to `limit` keys' worth of changes, deletions first. Each is to be answered with [`Tracker::applied`],
-    /// or all of them forgotten by a dump.
-    pub fn changes(&self, limit: usize) -> Vec<RouteChange> {
-        let mut changes = Vec::new();
-        let (deletions, rest): (Vec<_>, Vec<_>) =
-            self.pending.iter().take(limit).partition(|key| !self.desired.contains_key(key));
-        for key in deletions.into_iter().chain(rest) {
-            let none = Actual::default();
-            let actual = self.actual.get(key).unwrap_or(&none);
-            match (self.desired.get(key), &actual.ours[..]) {
-                (Some(desired), []) => changes.push(RouteChange::Add(desired.clone())),
-                (Some(desired), [_]) if actual.foreign.is_none() => {
-                    changes.push(RouteChange::Replace(desired.clone()));
-                }
-                (_, ours) => changes.extend(
-                    ours.iter().map(|route| RouteChange::Delete { key: *key, protocol: route.protocol }),
-                ),
+    /// Nexthop objects were made: what waited for one is looked at again.
+    pub fn wake(&mut self) {
+        for slot in std::mem::take(&mut self.waiting) {
+            self.set(slot, WAITING, false);
+            self.judge(slot);
+        }
+    }
+
+    /// A dump begins.
+    pub fn dump_begin(&mut self) {
+        self.dump = Some(Dump::default());
+        for flags in &mut self.flags {
+            *flags &= !(SEEN | TOUCHED);
+        }
+    }
+
+    /// Whether a dump is being taken in.
+    pub fn dumping(&self) -> bool {
+        self.dump.is_some()
+    }
+
+    /// The dump will not be completed. What it showed so far holds.
+    pub fn dump_abandon(&mut self) {
+        self.dump = None;
+    }
+
+    /// The dump shows a route of ours.
+    pub fn observe(&mut self, slot: Slot, form: FormId) {
+        let flags = self.flags[slot as usize];
+        let Some(dump) = &mut self.dump else { return };
+        if flags & TOUCHED != 0 {
+            return;
+        }
+        if flags & SEEN != 0 {
+            self.forms.retain(form);
+            dump.crowded.entry(slot).or_default().push(form);
+            return;
+        }
+        self.flags[slot as usize] |= SEEN;
+        if self.cells[slot as usize].have != form {
+            self.note_lost(slot);
+            self.put(slot, form);
+            self.judge(slot);
+            self.changed.push(slot);
+        }
+    }
+
+    /// The dump shows a route of somebody else that could be in the way.
+    pub fn observe_foreign(&mut self, slot: Slot, protocol: u8) {
+        if let Some(dump) = &mut self.dump {
+            dump.foreign.insert(slot, protocol);
+        }
+    }
+
+    /// The dump is complete: what it did not show is not there.
+    pub fn dump_end(&mut self) -> Observed {
+        let Some(mut dump) = self.dump.take() else { return Observed::default() };
+        std::mem::swap(&mut self.foreign, &mut dump.foreign);
+        std::mem::swap(&mut self.crowded, &mut dump.crowded);
+        for form in dump.crowded.values().flatten() {
+            self.forms.release(*form);
+        }
+        let before: Vec<(Slot, u8)> = dump.foreign.into_iter().collect();
+        let now: Vec<(Slot, u8)> = self.foreign.iter().map(|(slot, protocol)| (*slot, *protocol)).collect();
+        let mut again: Vec<Slot> = self.crowded.keys().chain(dump.crowded.keys()).copied().collect();
+        for (slot, protocol) in &before {
+            if self.foreign.get(slot) != Some(protocol) {
+                self.set(*slot, FOREIGN, self.foreign.contains_key(slot));
+                again.push(*slot);
             }
+        }
+        for (slot, _) in now {
+            if self.flags[slot as usize] & FOREIGN == 0 {
+                self.set(slot, FOREIGN, true);
+                again.push(slot);
+            }
+        }
+        // `observe` and `note_lost` count into a dump.
+        self.dump = Some(Dump { lost: dump.lost, ..Dump::default() });
+        for slot in 0..self.cells.len() as Slot {
+            let flags = self.flags[slot as usize];
+            let Cell { want, have } = self.cells[slot as usize];
+            if have != NONE && flags & (SEEN | TOUCHED) == 0 {
+                self.note_lost(slot);
+                self.put(slot, NONE);
+                again.push(slot);
+            } else if want != have && flags & (QUEUED | FAILED | WAITING | SURPLUS) == 0 {
+                again.push(slot);
+            }
+        }
+        for slot in again {
+            self.judge(slot);
+            self.changed.push(slot);
+        }
+        self.dump.take().map(|dump| dump.lost).unwrap_or_default()
+    }
+
+    fn note_lost(&mut self, slot: Slot) {
+        let Cell { want, have } = self.cells[slot as usize];
+        if want != NONE
+            && want == have
+            && let Some(dump) = &mut self.dump
+        {
+            dump.lost.lost += 1;
+            dump.lost.first.get_or_insert(slot);
+        }
+    }
+
+    /// Up to `limit` slots' worth of changes, deletions first. Each is to be answered with [`Tracker::applied`], or
+    /// all of them given up by [`Tracker::unknown`]. `object` gives the kernel's number of an object that is there.
+    pub fn changes(&mut self, limit: usize, object: impl Fn(ObjectId) -> Option<u32>) -> Vec<Change> {
+        let mut changes = Vec::with_capacity(limit.min(self.queued));
+        while changes.len() < limit {
+            let removal = self.removals.pop_front();
+            let Some(slot) = removal.or_else(|| self.writes.pop_front()) else { break };
+            if self.flags[slot as usize] & QUEUED == 0 {
+                continue;
+            }
+            if removal.is_some() && self.cells[slot as usize].want != NONE {
+                // It was to go and is wanted again.
+                self.writes.push_back(slot);
+                continue;
+            }
+            self.set(slot, QUEUED, false);
+            self.queued -= 1;
+            self.changes_of(slot, &object, &mut changes);
         }
         changes
     }
 
-    /// Takes the kernel's answer to one change. Returns whether only a dump can tell what is there now.
-    pub fn applied(&mut self, change: &RouteChange, result: &Result<(), Refusal>, now: Instant) -> bool {
-        let key = *change.key();
-        let mut unclear = false;
-        match (change, result) {
-            (RouteChange::Add(route) | RouteChange::Replace(route), Ok(())) => {
-                let actual = self.actual.entry(key).or_default();
-                actual.ours = vec![route.clone()];
+    fn changes_of(
+        &mut self,
+        slot: Slot,
+        object: &impl Fn(ObjectId) -> Option<u32>,
+        changes: &mut Vec<Change>,
+    ) {
+        let Cell { want, have } = self.cells[slot as usize];
+        let key = self.slots.key(slot);
+        let alone = self.flags[slot as usize] & FOREIGN == 0 && !self.crowded.contains_key(&slot);
+        if want != NONE && (have == NONE || alone) {
+            match self.forms.get(want).and_then(|form| form.route(key, object)) {
+                None => {
+                    self.set(slot, WAITING, true);
+                    self.waiting.push(slot);
+                }
+                Some(route) => {
+                    let change = match have {
+                        NONE => RouteChange::Add(route),
+                        _ => RouteChange::Replace(route),
+                    };
+                    changes.push(Change { slot, form: want, change });
+                }
             }
-            (RouteChange::Delete { .. }, Ok(())) => self.drop_one(&key),
-            (RouteChange::Delete { .. }, Err(refusal)) if refusal.missing() => self.drop_one(&key),
+            return;
+        }
+        let more = self.crowded.get(&slot).map(Vec::as_slice).unwrap_or_default();
+        for form in std::iter::once(&have).chain(more) {
+            let Some(protocol) = self.forms.get(*form).map(|form| form.protocol) else { continue };
+            changes.push(Change { slot, form: NONE, change: RouteChange::Delete { key, protocol } });
+        }
+    }
+
+    /// Takes the kernel's answer to one change. Returns whether only a dump can tell what is there now.
+    pub fn applied(&mut self, change: &Change, result: &Result<(), Refusal>, now: Instant) -> bool {
+        let slot = change.slot;
+        let mut unclear = false;
+        if self.dump.is_some() {
+            self.flags[slot as usize] |= TOUCHED;
+        }
+        match (&change.change, result) {
+            (RouteChange::Add(_) | RouteChange::Replace(_), Ok(())) => {
+                self.put(slot, change.form);
+                self.forgive(slot);
+            }
+            (RouteChange::Delete { .. }, Ok(())) => self.drop_one(slot),
+            (RouteChange::Delete { .. }, Err(refusal)) if refusal.missing() => self.drop_one(slot),
             (_, Err(refusal)) => {
                 // Somebody was quicker: only a dump shows who.
                 unclear = refusal.exists();
                 let wait =
-                    self.failed.get(&key).map_or(FIRST_RETRY, |last| (last.wait * 2).min(LONGEST_RETRY));
-                let failure = Failure { refusal: refusal.clone(), again: Some(now + wait), wait };
-                self.failed.insert(key, failure);
+                    self.failed.get(&slot).map_or(FIRST_RETRY, |last| (last.wait * 2).min(LONGEST_RETRY));
+                self.forgive(slot);
+                self.retries.insert((now + wait, slot));
+                self.failed.insert(slot, Failure { refusal: refusal.clone(), again: Some(now + wait), wait });
+                self.set(slot, FAILED, true);
             }
         }
-        self.judge(&key);
+        self.judge(slot);
+        self.changed.push(slot);
         unclear
     }
 
-    fn drop_one(&mut self, key: &RouteKey) {
-        if let Some(actual) = self.actual.get_mut(key) {
-            actual.ours.pop();
-            if *actual == Actual::default() {
-                self.actual.remove(key);
-            }
+    /// The outcome of these changes is unknown: what is there the next dump tells.
+    pub fn unknown(&mut self, changes: &[Change]) {
+        for change in changes {
+            self.judge(change.slot);
         }
-        self.failed.remove(key);
     }
 
-    /// Makes those failed keys pending again whose time has come, or all of them.
+    fn drop_one(&mut self, slot: Slot) {
+        let more = self.crowded.get_mut(&slot).and_then(|more| Some((more.pop()?, more.is_empty())));
+        match more {
+            Some((form, last)) => {
+                self.forms.release(form);
+                if last {
+                    self.crowded.remove(&slot);
+                }
+            }
+            None => self.put(slot, NONE),
+        }
+        self.forgive(slot);
+    }
+
+    /// The kernel has this now.
+    fn put(&mut self, slot: Slot, form: FormId) {
+        let old = self.cells[slot as usize].have;
+        if old != form {
+            self.forms.count(form, true);
+            self.cells[slot as usize].have = form;
+            self.forms.count(old, false);
+        }
+    }
+
+    /// Makes those failed slots pending again whose time has come, or all of them.
     pub fn retry(&mut self, now: Instant, all: bool) {
-        let is_due = |failure: &Failure| failure.again.is_some_and(|again| all || again <= now);
-        let due: Vec<_> =
-            self.failed.iter().filter(|(_, failure)| is_due(failure)).map(|(key, _)| *key).collect();
-        for key in due {
-            if let Some(failure) = self.failed.get_mut(&key) {
+        while let Some((again, slot)) = self.retries.first().copied()
+            && (all || again <= now)
+        {
+            self.retries.remove(&(again, slot));
+            if let Some(failure) = self.failed.get_mut(&slot) {
                 failure.again = None;
             }
-            self.judge(&key);
+            self.judge(slot);
         }
     }
 
     /// When [`Tracker::retry`] has something to do next.
     pub fn next_retry(&self) -> Option<Instant> {
-        self.failed.values().filter_map(|failure| failure.again).min()
+        self.retries.first().map(|(again, _)| *again)
     }
 
-    /// Whether the key has not what it should and something can be done about it.
-    fn work_left(&self, key: &RouteKey) -> bool {
-        let none = Actual::default();
-        let actual = self.actual.get(key).unwrap_or(&none);
-        match self.desired.get(key) {
-            None => !actual.ours.is_empty() && self.condemned.contains(key),
-            Some(desired) if actual.ours == std::slice::from_ref(desired) => false,
+    fn set(&mut self, slot: Slot, flag: u8, on: bool) {
+        let flags = &mut self.flags[slot as usize];
+        if on { *flags |= flag } else { *flags &= !flag }
+    }
+
+    /// Forgets the last refusal.
+    fn forgive(&mut self, slot: Slot) {
+        if self.flags[slot as usize] & FAILED == 0 {
+            return;
+        }
+        self.set(slot, FAILED, false);
+        if let Some(Failure { again: Some(again), .. }) = self.failed.remove(&slot) {
+            self.retries.remove(&(again, slot));
+        }
+    }
+
+    /// Whether the slot has not what it should and something can be done about it.
+    fn work_left(&self, slot: Slot) -> bool {
+        let Cell { want, have } = self.cells[slot as usize];
+        let flags = self.flags[slot as usize];
+        let crowded = !self.crowded.is_empty() && self.crowded.contains_key(&slot);
+        match want {
+            NONE => have != NONE && flags & CONDEMNED != 0,
+            _ if want == have && !crowded => false,
             // With somebody else's route there, ours can only be taken away.
-            Some(_) => actual.foreign.is_none() || !actual.ours.is_empty(),
+            _ => flags & FOREIGN == 0 || have != NONE,
         }
     }
 
-    /// Restores the invariant for one key.
-    fn judge(&mut self, key: &RouteKey) {
-        let unwanted = !self.desired.contains_key(key);
-        if unwanted && !self.has_ours(key) {
-            self.condemned.remove(key);
+    /// Drops entries of slots that are no longer queued, or are twice: a route can flap faster than it is written.
+    fn pack_queues(&mut self) {
+        let mut there = HashSet::new();
+        let flags = &self.flags;
+        let mut keep = |slot: &Slot| flags[*slot as usize] & QUEUED != 0 && there.insert(*slot);
+        self.removals.retain(&mut keep);
+        self.writes.retain(keep);
+    }
+
+    /// Restores the invariant for one slot.
+    fn judge(&mut self, slot: Slot) {
+        let Cell { want, have } = self.cells[slot as usize];
+        let unwanted = want == NONE;
+        if unwanted && have == NONE {
+            self.set(slot, CONDEMNED, false);
         }
-        if !self.work_left(key) {
-            self.failed.remove(key);
-            self.pending.remove(key);
-        } else if self.failed.get(key).is_some_and(|failure| failure.again.is_some()) {
-            self.pending.remove(key);
-        } else {
-            self.pending.insert(*key);
+        let work = self.work_left(slot);
+        if !work {
+            self.forgive(slot);
         }
-        if unwanted && self.has_ours(key) && !self.condemned.contains(key) {
-            self.surplus.insert(*key);
-        } else {
-            self.surplus.remove(key);
+        let later = self.flags[slot as usize] & FAILED != 0
+            && self.failed.get(&slot).is_some_and(|failure| failure.again.is_some());
+        let queue = work && !later && (unwanted || self.flags[slot as usize] & WAITING == 0);
+        let queued = self.flags[slot as usize] & QUEUED != 0;
+        // One that was to be written and is to go now has another queue.
+        if queue && (!queued || unwanted) {
+            self.queued += usize::from(!queued);
+            self.set(slot, QUEUED, true);
+            if unwanted {
+                self.removals.push_back(slot)
+            } else {
+                self.writes.push_back(slot)
+            }
+            if self.removals.len() + self.writes.len() > 2 * self.queued + 4096 {
+                self.pack_queues();
+            }
+        } else if !queue && queued {
+            self.set(slot, QUEUED, false);
+            self.queued -= 1;
+        }
+        let flags = self.flags[slot as usize];
+        let surplus = unwanted && have != NONE && flags & CONDEMNED == 0;
+        if surplus != (flags & SURPLUS != 0) {
+            self.set(slot, SURPLUS, surplus);
+            if surplus {
+                self.surplus += 1;
+                self.fresh_surplus.push(slot);
+            } else {
+                self.surplus -= 1;
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::net::IpAddr;
-
-    use causeway_kernel::NextHop;
-    use ipnetwork::IpNetwork;
-    use nix::errno::Errno;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn route(n: u8, gateway: u8) -> Route {
-        let destination = IpNetwork::new(IpAddr::from([10, n, 0, 0]), 16).unwrap();
-        Route::unicast(destination, vec![NextHop::gateway(IpAddr::from([192, 0, 2, gateway]), 1)])
-    }
-
-    fn number(change: &RouteChange) -> u8 {
-        match change.key().destination.ip() {
-            IpAddr::V4(address) => address.octets()[1],
-            IpAddr::V6(_) => panic!("an IPv6 key"),
-        }
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Want(u8, Option<u8>),
-        Disclaim(u8),
-        CondemnAll,
-        /// What the kernel has: ours and others', by key.
-        Dump(BTreeMap<u8, u8>, Vec<u8>),
-        Write,
-        WriteAllRefused,
-        RetryAll,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        let key = 0u8..6;
-        prop_oneof![
-            4 => (key.clone(), prop::option::of(1u8..4)).prop_map(|(key, gateway)| Step::Want(key, gateway)),
-            1 => key.clone().prop_map(Step::Disclaim),
-            1 => Just(Step::CondemnAll),
-            2 => (prop::collection::btree_map(key.clone(), 1u8..4, 0..6), prop::collection::vec(key, 0..3))
-                .prop_map(|(ours, foreign)| Step::Dump(ours, foreign)),
-            3 => Just(Step::Write),
-            1 => Just(Step::WriteAllRefused),
-            1 => Just(Step::RetryAll),
-        ]
-    }
-
-    /// The same rules, computed from scratch.
-    #[derive(Default)]
-    struct Naive {
-        desired: BTreeMap<u8, u8>,
-        condemned: BTreeSet<u8>,
-        ours: BTreeMap<u8, u8>,
-        foreign: BTreeSet<u8>,
-        refused: BTreeSet<u8>,
-    }
-
-    impl Naive {
-        fn changes(&self) -> Vec<RouteChange> {
-            let mut deletions = Vec::new();
-            let mut rest = Vec::new();
-            for key in (0..6).filter(|key| !self.refused.contains(key)) {
-                let delete = RouteChange::Delete { key: route(key, 1).key, protocol: 179 };
-                match (self.desired.get(&key), self.ours.get(&key), self.foreign.contains(&key)) {
-                    (None, Some(_), _) if self.condemned.contains(&key) => deletions.push(delete),
-                    (Some(want), None, false) => rest.push(RouteChange::Add(route(key, *want))),
-                    (Some(want), Some(have), false) if want != have => {
-                        rest.push(RouteChange::Replace(route(key, *want)));
-                    }
-                    (Some(want), Some(have), true) if want != have => rest.push(delete),
-                    _ => {}
-                }
-            }
-            deletions.extend(rest);
-            deletions
-        }
-
-        fn tidy(&mut self) {
-            let Naive { desired, condemned, ours, .. } = self;
-            condemned.retain(|key| ours.contains_key(key) && !desired.contains_key(key));
-            let refused = std::mem::take(&mut self.refused);
-            let left: BTreeSet<u8> = self.changes().iter().map(number).collect();
-            self.refused = refused.intersection(&left).copied().collect();
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn pending_is_what_a_naive_diff_finds(steps in prop::collection::vec(step(), 0..40)) {
-            let now = Instant::now();
-            let mut tracker = Tracker::default();
-            let mut naive = Naive::default();
-            for step in steps {
-                match step {
-                    Step::Want(key, gateway) => {
-                        let same = gateway.is_some() && naive.desired.get(&key) == gateway.as_ref();
-                        tracker.want(&route(key, 1).key, gateway.map(|gateway| route(key, gateway)));
-                        if !same {
-                            naive.refused.remove(&key);
-                        }
-                        match gateway {
-                            Some(gateway) => naive.desired.insert(key, gateway),
-                            None => naive.desired.remove(&key),
-                        };
-                        if gateway.is_none() {
-                            naive.condemned.insert(key);
-                        }
-                    }
-                    Step::Disclaim(key) => {
-                        tracker.disclaim(&route(key, 1).key);
-                        naive.desired.remove(&key);
-                        naive.refused.remove(&key);
-                    }
-                    Step::CondemnAll => {
-                        let all: Vec<RouteKey> = tracker.surplus().map(|route| route.key).collect();
-                        tracker.condemn(&all);
-                        let Naive { desired, condemned, ours, .. } = &mut naive;
-                        condemned.extend(ours.keys().filter(|key| !desired.contains_key(key)));
-                    }
-                    Step::Dump(ours, foreign) => {
-                        tracker.observe(
-                            Family::Ipv4,
-                            ours.iter().map(|(key, gateway)| route(*key, *gateway)),
-                            foreign.iter().map(|key| (route(*key, 1).key, 12)),
-                        );
-                        naive.ours = ours;
-                        naive.foreign = foreign.into_iter().collect();
-                    }
-                    Step::Write => {
-                        for change in tracker.changes(usize::MAX) {
-                            prop_assert!(!tracker.applied(&change, &Ok(()), now));
-                        }
-                        for change in naive.changes() {
-                            let key = number(&change);
-                            match change {
-                                RouteChange::Delete { .. } => naive.ours.remove(&key),
-                                RouteChange::Add(_) | RouteChange::Replace(_) => {
-                                    naive.ours.insert(key, naive.desired[&key])
-                                }
-                            };
-                            naive.refused.remove(&key);
-                        }
-                    }
-                    Step::WriteAllRefused => {
-                        for change in tracker.changes(usize::MAX) {
-                            tracker.applied(&change, &Err(Refusal::new(Errno::EPERM)), now);
-                        }
-                        for change in naive.changes() {
-                            naive.refused.insert(number(&change));
-                        }
-                    }
-                    Step::RetryAll => {
-                        tracker.retry(now, true);
-                        naive.refused.clear();
-                    }
-                }
-                naive.tidy();
-                prop_assert_eq!(tracker.changes(usize::MAX), naive.changes());
-                prop_assert_eq!(tracker.pending(), naive.changes().len());
-                let surplus: Vec<_> = tracker.surplus().cloned().collect();
-                let expected: Vec<_> = naive
-                    .ours
-                    .iter()
-                    .filter(|(key, _)| !naive.desired.contains_key(key) && !naive.condemned.contains(key))
-                    .map(|(key, gateway)| route(*key, *gateway))
-                    .collect();
-                prop_assert_eq!(surplus, expected);
-            }
-        }
-    }
-
-    #[test]
-    fn a_dump_tells_what_was_lost_and_what_appeared() {
-        let mut tracker = Tracker::default();
-        let now = Instant::now();
-        for n in 0..3 {
-            tracker.want(&route(n, 1).key, Some(route(n, 1)));
-        }
-        for change in tracker.changes(100) {
-            tracker.applied(&change, &Ok(()), now);
-        }
-        let kernel = [route(0, 1), route(1, 2), route(7, 1)];
-        let observed = tracker.observe(Family::Ipv4, kernel.into_iter(), [(route(2, 1).key, 12)].into_iter());
-        assert_eq!(observed.lost, [route(1, 1).key, route(2, 1).key]);
-        assert_eq!(observed.appeared, [route(7, 1).key]);
-        assert_eq!(tracker.standing(&route(1, 1).key), Some(Standing::Pending));
-        assert_eq!(tracker.standing(&route(2, 1).key), Some(Standing::Foreign(12)));
-        assert_eq!(tracker.changes(100), [RouteChange::Replace(route(1, 1))]);
-    }
-
-    #[test]
-    fn a_refused_change_waits_longer_each_time() {
-        let mut tracker = Tracker::default();
-        let mut now = Instant::now();
-        let key = route(0, 1).key;
-        tracker.want(&key, Some(route(0, 1)));
-        let refused = Err(Refusal::new(Errno::ENETUNREACH));
-        for wait in [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
-            let changes = tracker.changes(10);
-            assert_eq!(changes.len(), 1);
-            assert!(!tracker.applied(&changes[0], &refused, now));
-            assert_eq!(tracker.next_retry(), Some(now + Duration::from_millis(wait)));
-            tracker.retry(now, false);
-            assert_eq!(tracker.pending(), 0);
-            now += Duration::from_millis(wait);
-            tracker.retry(now, false);
-        }
-        assert!(tracker.applied(&RouteChange::Add(route(0, 1)), &Err(Refusal::new(Errno::EEXIST)), now));
-    }
-
-    #[test]
-    fn two_of_ours_at_one_key_become_one() {
-        let mut tracker = Tracker::default();
-        let now = Instant::now();
-        let key = route(0, 1).key;
-        tracker.want(&key, Some(route(0, 1)));
-        tracker.observe(Family::Ipv4, [route(0, 1), route(0, 2)].into_iter(), [].into_iter());
-        let delete = RouteChange::Delete { key, protocol: 179 };
-        assert_eq!(tracker.changes(10), [delete.clone(), delete.clone()]);
-        tracker.applied(&delete, &Ok(()), now);
-        tracker.applied(&delete, &Ok(()), now);
-        assert_eq!(tracker.changes(10), [RouteChange::Add(route(0, 1))]);
-    }
-}
+#[path = "delta_tests.rs"]
+mod tests;

@@ -1,51 +1,69 @@
 //! The route programmer as a state machine: what comes in is a command of bgpd, the documents, the pods or a hint
 //! from the kernel; what goes out is changes to the kernel and events for bgpd. It knows no thread, socket or clock.
 //!
-//! Owner of the rules about time: when to dump, when to sweep, when to try again.
+//! Owner of the rules about time and order: when to dump, when to sweep, when to try again; tunnel devices before nexthop
+//! objects before routes, and away in the opposite order.
 //!
 //! * Nothing is written before a first dump, and nothing after a write whose outcome is unknown before another one.
-//! * Dumps are asked for by hints and made no closer together than [`DUMP_GAP`], and every [`FULL_CHECK`] anyway.
+//! * Dumps are asked for by hints and made no closer together than [`DUMP_GAP`], and every [`FULL_CHECK`] anyway. Links,
+//!   addresses, objects and tunnels are read and acted upon at once; the routes a slice at a time, while commands are
+//!   served and changes written.
 //! * Learned routes survive bgpd: entries it does not name again are deleted at its end-of-snapshot mark, or when it
 //!   has been away for the restart time.
 
 mod dump;
+mod modes;
+mod routes;
 mod tell;
+mod write;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use causeway_api::fib::{self, Command, Event, NextHopState, RouteState};
+use causeway_api::fib::{self, Command, Event, NextHopState};
 use causeway_kernel::route::MAIN_TABLE;
-use causeway_kernel::{Error, Hint, Kernel, Route, RouteKey};
+use causeway_kernel::{Error, Hint, Kernel, RouteKey};
 use ipnetwork::IpNetwork;
 
 pub(crate) use self::tell::{foreign, refused};
 use crate::config::Config;
 use crate::delta::Tracker;
-use crate::desired::{Desired, Local, Pod, Verdict, feed_family, learned_key, locals};
+use crate::desired::{Bar, Desired};
 use crate::guard::{Connected, Guard};
 use crate::interfaces::Interfaces;
-use crate::next_hop::{Resolution, Table};
-use crate::ownership::{Class, Ownership, POD_GRACE, classify, grace_over};
+use crate::local::{Local, Pod, learned_key, locals};
+use crate::next_hop::Table;
+use crate::objects::Objects;
+use crate::ownership::{Ownership, POD_GRACE};
+use crate::slots::Slot;
+use crate::tunnel::Tunnels;
+use crate::way::Classes;
 
 /// The least time between the end of one dump and the begin of the next. A dump that took longer makes it longer.
 pub const DUMP_GAP: Duration = Duration::from_millis(50);
-/// A dump is made at least this often.
+/// The least time between two looks at links, addresses, objects and tunnels.
+const LOOK_GAP: Duration = Duration::from_millis(10);
+/// A dump is made at least this often, unless it takes so long that it would be a load of its own.
 pub const FULL_CHECK: Duration = Duration::from_secs(60);
-/// How soon a dump that failed is tried again.
-const DUMP_RETRY: Duration = Duration::from_millis(200);
-/// How many keys one write takes on.
-const BATCH: usize = 4096;
+/// A dump nobody asked for takes at most this part of the time, ...
+const FULL_CHECK_SHARE: u32 = 500;
+/// ... and is made at least this often whatever it takes.
+pub const LONGEST_CHECK: Duration = Duration::from_secs(600);
 /// The most next hops bgpd may register; further ones are answered as unreachable.
 pub const MAX_NEXT_HOPS: usize = 65_536;
+/// How long routes wait before they go into another kind of tunnel, so that every node has the device by then.
+pub const MODE_DELAY: Duration = Duration::from_secs(5);
 
 /// Counts since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Routes that were as wanted and that somebody else deleted or changed.
     pub healed: u64,
-    /// Changes written to the kernel, refused ones included.
+    /// Changes of routes written to the kernel, refused ones included.
     pub writes: u64,
+    /// Changes of nexthop objects and tunnels written, refused ones included.
+    pub other_writes: u64,
     /// Batches of changes.
     pub batches: u64,
     /// Changes the kernel refused.
@@ -56,6 +74,8 @@ pub struct Counts {
     pub dumps: u64,
     /// Dumps that failed.
     pub dump_errors: u64,
+    /// How long the last complete dump took, with what was served meanwhile, in microseconds.
+    pub dump_micros: u64,
     /// Routes the guard refused.
     pub refused: u64,
 }
@@ -74,50 +94,74 @@ pub(crate) enum Feed {
 /// The route programmer.
 #[derive(Debug)]
 pub struct Engine {
+    /// What is in force; the pools' modes may lag behind the documents for [`MODE_DELAY`].
     pub(crate) config: Config,
     pub(crate) desired: Desired,
     pub(crate) locals: BTreeMap<RouteKey, Local>,
     pub(crate) tracker: Tracker,
+    pub(crate) objects: Objects,
+    pub(crate) tunnels: Tunnels,
     pub(crate) interfaces: Interfaces,
     pub(crate) feed: Feed,
     pub(crate) counts: Counts,
     /// Why the kernel cannot be read or written, if so.
     pub(crate) kernel_error: Option<String>,
+    pub(crate) pods: Option<Vec<Pod>>,
+    classes: Classes,
+    /// The configuration whose pools' modes are about to be in force, and when.
+    coming: Option<(Instant, Config)>,
     ownership: Ownership,
-    pods: Option<Vec<Pod>>,
     table: Table,
-    guard: Guard,
-    connected: Connected,
+    pub(crate) guard: Guard,
+    pub(crate) connected: Connected,
     /// Whether forwarding state of a family outlived what bgpd went through (F bit).
     kept: [bool; 2],
     next_hops: BTreeMap<fib::NextHop, Option<NextHopState>>,
-    withdrawn: HashMap<IpNetwork, u64>,
-    told: HashMap<IpNetwork, (u64, RouteState)>,
-    /// Prefixes bgpd may have to be told about.
-    dirty: BTreeSet<IpNetwork>,
     events: Vec<Event>,
+    /// How many messages about routes may be given out.
+    room: usize,
+    /// Local pods' and learned host addresses that went another way: their connections are to be forgotten.
+    moved: Vec<IpAddr>,
     /// Routes that next hops may resolve through have changed.
     stale: bool,
+    /// What tunnels need may have changed.
+    stale_tunnels: bool,
+    /// Nexthop objects the kernel refused are to be tried again at once.
+    retry_objects: bool,
     /// When host routes onto pods' devices without a record were first seen.
-    strays: HashMap<RouteKey, Instant>,
+    strays: HashMap<Slot, Instant>,
     /// What the kernel has is known.
     synced: bool,
     ever_synced: bool,
+    dump: Option<dump::Progress>,
+    /// Since the present dump began, or the last one, something was hinted at.
+    hinted: bool,
+    /// When to look at links, addresses, objects and tunnels, if asked for.
+    look_at: Option<Instant>,
+    looked_at: Instant,
     dump_at: Instant,
     dumped_at: Instant,
     gap: Duration,
+    /// The time of the last step.
+    clock: Instant,
 }
 
 impl Engine {
-    /// An engine that has not seen the kernel yet.
-    pub fn new(config: Config, now: Instant) -> Engine {
+    /// An engine that has not seen the kernel yet. `objects`: false where nexthop objects are not to be used.
+    pub fn new(config: Config, objects: bool, now: Instant) -> Engine {
         let guard = Guard::new(&config, Connected::default());
+        let mut classes = Classes::default();
+        classes.configure(&config);
         Engine {
             ownership: Ownership::new(config.protocol),
-            locals: locals(&config, &[], |_| None, |_| None),
             config,
+            classes,
+            coming: None,
             desired: Desired::default(),
+            locals: BTreeMap::new(),
             tracker: Tracker::default(),
+            objects: Objects::new(objects),
+            tunnels: Tunnels::default(),
             interfaces: Interfaces::default(),
             feed: Feed::Away(now),
             counts: Counts::default(),
@@ -128,17 +172,23 @@ impl Engine {
             connected: Connected::default(),
             kept: [false; 2],
             next_hops: BTreeMap::new(),
-            withdrawn: HashMap::new(),
-            told: HashMap::new(),
-            dirty: BTreeSet::new(),
             events: Vec::new(),
+            room: usize::MAX,
+            moved: Vec::new(),
             stale: false,
+            stale_tunnels: true,
+            retry_objects: false,
             strays: HashMap::new(),
             synced: false,
             ever_synced: false,
+            dump: None,
+            hinted: false,
+            look_at: None,
+            looked_at: now,
             dump_at: now,
             dumped_at: now,
             gap: DUMP_GAP,
+            clock: now,
         }
     }
 
@@ -148,27 +198,9 @@ impl Engine {
         self.ever_synced
     }
 
-    /// Another configuration is in force.
-    pub fn configure(&mut self, config: Config) {
-        let moved = config.metric != self.config.metric || config.protocol != self.config.protocol;
-        let old: Vec<RouteKey> = if moved {
-            self.desired.prefixes().map(|prefix| self.learned_key(*prefix)).collect()
-        } else {
-            Vec::new()
-        };
-        self.ownership.add(config.protocol);
-        self.config = config;
-        self.guard = Guard::new(&self.config, self.connected.clone());
-        for key in old.iter().filter(|key| !self.locals.contains_key(key)) {
-            self.tracker.want(key, None);
-        }
-        let changed = if moved { self.desired.prefixes().copied().collect() } else { Vec::new() };
-        let judged = self.desired.guard_all(&self.guard);
-        self.apply_locals();
-        self.apply(changed.into_iter().chain(judged));
-        // The keys that could be in our way may be others now.
-        self.synced &= !moved;
-        self.dump_at = self.dump_at.min(self.dumped_at + self.gap);
+    /// How many messages about routes the next step may give out.
+    pub fn set_room(&mut self, room: usize) {
+        self.room = room;
     }
 
     /// The pods on record. Until this is called once, no route onto a pod's device is ever deleted.
@@ -177,21 +209,29 @@ impl Engine {
         if self.pods.as_ref() == Some(&pods) {
             return;
         }
+        let first = self.pods.is_none();
         self.pods = Some(pods);
-        self.apply_locals();
+        if self.ever_synced {
+            self.apply_locals();
+            if first {
+                self.sweep_all();
+            }
+        }
     }
 
     /// bgpd connected.
     pub fn connect(&mut self) {
-        self.feed = Feed::Connected([false; 2]);
-        self.next_hops.clear();
-        self.withdrawn.clear();
-        self.told.clear();
-        self.dirty.clear();
+        self.begin_connection();
         self.events.clear();
-        self.desired.begin_snapshot();
         let [ipv4_kept, ipv6_kept] = self.kept;
         self.events.push(Event::Hello { version: fib::VERSION, ipv4_kept, ipv6_kept });
+    }
+
+    fn begin_connection(&mut self) {
+        self.feed = Feed::Connected([false; 2]);
+        self.next_hops.clear();
+        self.desired.forget_told();
+        self.desired.begin_snapshot();
     }
 
     /// bgpd's connection ended.
@@ -207,20 +247,14 @@ impl Engine {
     pub fn command(&mut self, command: Command) {
         match command {
             Command::Hello { .. } => {}
-            Command::SnapshotBegin => {
-                self.feed = Feed::Connected([false; 2]);
-                self.next_hops.clear();
-                self.withdrawn.clear();
-                self.told.clear();
-                self.desired.begin_snapshot();
-            }
+            Command::SnapshotBegin => self.begin_connection(),
             Command::NextHopRegister { next_hop } => {
-                let state =
-                    match self.next_hops.len() < MAX_NEXT_HOPS || self.next_hops.contains_key(&next_hop) {
-                        true => self.next_hop_state(&next_hop),
-                        false => NextHopState::Unreachable,
-                    };
-                if self.next_hops.len() < MAX_NEXT_HOPS {
+                let room = self.next_hops.len() < MAX_NEXT_HOPS;
+                let state = match room || self.next_hops.contains_key(&next_hop) {
+                    true => self.next_hop_state(&next_hop),
+                    false => NextHopState::Unreachable,
+                };
+                if room {
                     self.next_hops.insert(next_hop, Some(state.clone()));
                 }
                 self.events.push(Event::NextHopState { next_hop, state });
@@ -228,33 +262,54 @@ impl Engine {
             Command::NextHopUnregister { next_hop } => {
                 self.next_hops.remove(&next_hop);
             }
-            Command::Group { id, members, .. } => {
-                let changed = self.desired.set_group(id, members, &self.table);
-                self.apply(changed);
+            Command::Group { id, members, backups } => {
+                let bundles = self.desired.set_group(id, members, backups);
+                let changed = self.resolve(bundles);
+                self.follow(changed);
             }
-            Command::GroupDelete { id } => self.desired.delete_group(id),
-            Command::Route { prefix, group, generation } => {
-                self.withdrawn.remove(&prefix);
-                self.desired.set_route(prefix, group, generation, &self.guard);
-                self.apply([prefix]);
-                if matches!(self.desired.verdict(&prefix), Some(Verdict::Refused(_))) {
-                    self.counts.refused += 1;
-                }
+            Command::GroupDelete { id } => {
+                self.desired.delete_group(id);
+                self.give_back();
             }
+            Command::Route { prefix, group, generation } => self.set_route(prefix, group, generation),
             Command::Withdraw { prefix, generation } => {
-                self.desired.withdraw(&prefix);
-                self.withdrawn.insert(prefix, generation);
-                self.apply([prefix]);
+                let key = learned_key(prefix, &self.config);
+                let Some(slot) = self.tracker.slot(&key) else { return };
+                self.desired.withdraw(slot, generation);
+                self.give_back();
+                self.refresh(slot);
             }
             Command::EndOfSnapshot { family } => {
-                let gone = self.desired.end_snapshot(family);
-                self.apply(gone);
+                let slots = self.tracker.slots();
+                let gone = self.desired.end_snapshot(family, |slot| slots.family(slot));
+                self.give_back();
+                for slot in gone {
+                    self.refresh(slot);
+                }
                 if let Feed::Connected(complete) = &mut self.feed {
                     complete[family as usize] = true;
                 }
                 self.kept[family as usize] = true;
+                self.sweep_all();
             }
         }
+    }
+
+    fn set_route(&mut self, prefix: IpNetwork, group: u32, generation: u64) {
+        let key = learned_key(prefix, &self.config);
+        let Some(slot) = self.tracker.slot(&key) else { return };
+        let bundle = self.bundle_for(slot, &prefix, group);
+        self.desired.set_route(slot, bundle, generation);
+        self.give_back();
+        if self.desired.len() > crate::desired::MAX_ROUTES {
+            self.desired.set_bar(slot, Bar::TooMany);
+        } else if bundle.is_some() && self.guard.check(&prefix).is_err() {
+            self.desired.set_bar(slot, Bar::Guard);
+        }
+        if self.desired.bar(slot) != Bar::Open {
+            self.counts.refused += 1;
+        }
+        self.refresh(slot);
     }
 
     /// The kernel says that something changed.
@@ -264,7 +319,23 @@ impl Engine {
         {
             return;
         }
-        self.dump_at = self.dump_at.min(self.dumped_at + self.gap);
+        if !matches!(hint, Hint::Route(_)) {
+            self.look_soon();
+        }
+        self.dump_soon();
+    }
+
+    /// Has everything read anew, though not too often.
+    fn dump_soon(&mut self) {
+        self.hinted = true;
+        if self.dump.is_none() {
+            self.dump_at = self.dump_at.min(self.dumped_at + self.gap);
+        }
+    }
+
+    fn look_soon(&mut self) {
+        let at = self.looked_at + LOOK_GAP;
+        self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
     }
 
     /// When [`Engine::step`] has something to do next, whatever comes in.
@@ -274,13 +345,26 @@ impl Engine {
             _ => None,
         };
         let stray = self.strays.values().min().map(|seen| *seen + POD_GRACE);
-        [Some(self.dump_at), restart, stray, self.tracker.next_retry()].into_iter().flatten().min()
+        let coming = self.coming.as_ref().map(|(at, _)| *at);
+        let look = self.look_at.filter(|_| self.ever_synced);
+        let write = match self.synced {
+            true => [self.tracker.next_retry(), self.objects.next_retry(), self.tunnels.deadline()],
+            false => [None; 3],
+        };
+        [Some(self.dump_at), restart, stray, coming, look].into_iter().chain(write).flatten().min()
     }
 
-    /// Does what is due: a dump, deletions whose time has come, one batch of writes. Returns whether more writes wait.
+    /// Does what is due: a slice of a dump, deletions whose time has come, one batch of writes. Returns whether more
+    /// waits to be done at once.
     pub fn step(&mut self, kernel: &mut impl Kernel, now: Instant) -> bool {
-        if self.dump_at <= now {
-            self.dump(kernel, now);
+        self.clock = now;
+        if self.dump.is_none() && self.dump_at <= now {
+            self.begin_dump(kernel, now);
+        } else if self.ever_synced && self.look_at.is_some_and(|at| at <= now) {
+            self.look_now(kernel, now);
+        }
+        if self.dump.is_some() {
+            self.continue_dump(kernel, now);
         }
         if let Feed::Away(since) = self.feed
             && now.saturating_duration_since(since) >= self.config.restart_time
@@ -288,19 +372,20 @@ impl Engine {
         {
             self.give_up();
         }
+        self.switch_modes(now);
         if self.synced {
             self.tracker.retry(now, false);
             self.sweep(now);
-            self.resolve_again();
             self.write(kernel, now);
         }
         self.tell();
-        self.synced && self.tracker.pending() > 0
+        self.dump.is_some() || self.synced && self.tracker.pending() > 0 || self.more_to_tell()
     }
 
     /// The sockets are gone: nothing is known until new ones are there.
     pub fn kernel_failed(&mut self, error: &Error, now: Instant) {
         self.complain(error);
+        self.abandon_dump();
         self.synced = false;
         self.dump_at = now;
     }
@@ -308,6 +393,11 @@ impl Engine {
     /// What bgpd is to be told, in order.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
+    }
+
+    /// Addresses whose way changed since the last call: what the kernel remembers of their connections is out of date.
+    pub fn take_moved(&mut self) -> Vec<IpAddr> {
+        std::mem::take(&mut self.moved)
     }
 
     /// bgpd has been away for too long.
@@ -320,146 +410,45 @@ impl Engine {
                 "bgpd is away for longer than the restart time: deleting its routes"
             );
         }
-        self.apply(gone);
+        self.give_back();
+        for slot in gone {
+            self.refresh(slot);
+        }
         self.feed = Feed::Swept;
         self.kept = [false; 2];
+        self.sweep_all();
     }
 
     /// Recomputes blocks and pods and gives the differences to the tracker.
     fn apply_locals(&mut self) {
         let pods = self.pods.as_deref().unwrap_or_default();
-        let link = |gateway| match self.table.resolve(&fib::NextHop::global(gateway)) {
-            Resolution::Connected { ifindex } => Some(ifindex),
-            Resolution::Gateway { .. } | Resolution::Unreachable => None,
-        };
+        let link = |gateway| self.connected_link(gateway);
         let fresh = locals(&self.config, pods, |name| self.interfaces.index(name), link);
         if fresh == self.locals && self.ever_synced {
             return;
         }
         let old = std::mem::replace(&mut self.locals, fresh);
-        for (key, local) in old.iter().filter(|(key, _)| !self.locals.contains_key(key)) {
-            self.tracker.want(key, None);
-            if local.gateways().is_some() {
-                self.stale |= self.table.set_direct(key.destination, None);
-            }
+        let gone: Vec<RouteKey> = old.keys().filter(|key| !self.locals.contains_key(key)).copied().collect();
+        for key in gone {
+            let Some(slot) = self.tracker.slot(&key) else { continue };
+            self.stale |= old[&key].gateways().is_some();
+            self.desired.set_local(slot, false);
+            self.tracker.want(slot, crate::forms::NONE);
+            // A learned prefix the local one hid.
+            self.refresh(slot);
         }
-        for (key, local) in &self.locals {
-            if let Some(hops) = local.gateways() {
-                self.stale |= self.table.set_direct(key.destination, Some((key.metric, hops)));
-            }
+        for (key, local) in self.locals.clone() {
+            let Some(slot) = self.tracker.slot(&key) else { continue };
+            self.stale |= old.get(&key) != Some(&local)
+                && (local.gateways().is_some() || old.get(&key).is_some_and(|old| old.gateways().is_some()));
+            self.desired.set_local(slot, true);
             match &local.route {
-                Some(route) => self.tracker.want(key, Some(route.clone())),
-                None => self.tracker.disclaim(key),
-            }
-        }
-        // A learned prefix that a local one hid, or hides now.
-        let shared = old.keys().chain(self.locals.keys()).map(|key| key.destination);
-        let shared: Vec<IpNetwork> = shared.filter(|prefix| self.desired.contains(prefix)).collect();
-        self.apply(shared);
-    }
-
-    /// Brings the tracker, and what next hops may resolve through, up to date about some learned prefixes.
-    fn apply(&mut self, prefixes: impl IntoIterator<Item = IpNetwork>) {
-        for prefix in prefixes {
-            self.dirty.insert(prefix);
-            let key = self.learned_key(prefix);
-            if self.locals.contains_key(&key) {
-                continue;
-            }
-            let direct = self.desired.direct(&prefix).map(|hops| (self.config.metric, hops));
-            self.stale |= self.table.set_direct(prefix, direct);
-            let route = self.desired.wanted(&prefix, &self.config);
-            self.tracker.want(&key, route);
-        }
-    }
-
-    /// Resolves anew what may resolve through a route that changed. One round is enough: what changes by it is
-    /// recursive, and nothing resolves through that.
-    fn resolve_again(&mut self) {
-        if std::mem::take(&mut self.stale) {
-            let changed = self.desired.resolve_all(&self.table);
-            self.apply(changed);
-            self.tell_next_hops();
-            self.stale = false;
-        }
-    }
-
-    fn learned_key(&self, prefix: IpNetwork) -> RouteKey {
-        learned_key(prefix, &self.config)
-    }
-
-    /// Whether a learned route nobody wants stays for now.
-    fn keeps(&self, route: &Route) -> bool {
-        match self.feed {
-            Feed::Connected(complete) => !complete[feed_family(route.key.family()) as usize],
-            Feed::Away(_) => true,
-            Feed::Swept => false,
-        }
-    }
-
-    /// Condemns those routes of ours nobody wants whose time has come.
-    fn sweep(&mut self, now: Instant) {
-        let surplus = self.tracker.surplus().count();
-        let mut strays = HashMap::new();
-        for route in self.tracker.surplus() {
-            if self.class(route) == Class::Pod && self.pods.is_some() && !self.locals.contains_key(&route.key)
-            {
-                strays.insert(route.key, self.strays.get(&route.key).copied().unwrap_or(now));
-            }
-        }
-        let condemned: Vec<RouteKey> = self
-            .tracker
-            .surplus()
-            .filter(|route| match self.class(route) {
-                Class::Pod => strays.get(&route.key).is_some_and(|seen| grace_over(*seen, now)),
-                Class::Block => true,
-                Class::Learned => !self.keeps(route),
-            })
-            .map(|route| route.key)
-            .collect();
-        self.tracker.condemn(&condemned);
-        if surplus != self.tracker.surplus().count() {
-            let left = self.tracker.surplus().filter(|route| self.class(route) == Class::Learned);
-            let left: Vec<Route> = left.cloned().collect();
-            self.stale |= self.table.set_unclaimed(left.iter());
-        }
-        strays.retain(|_, seen| !grace_over(*seen, now));
-        self.strays = strays;
-    }
-
-    pub(crate) fn class(&self, route: &Route) -> Class {
-        classify(route, |index| self.interfaces.is_pod_device(index))
-    }
-
-    fn write(&mut self, kernel: &mut impl Kernel, now: Instant) {
-        let changes = self.tracker.changes(BATCH);
-        if changes.is_empty() {
-            return;
-        }
-        self.counts.batches += 1;
-        self.counts.writes += changes.len() as u64;
-        match kernel.write(&changes) {
-            Ok(results) => {
-                for (change, result) in changes.iter().zip(&results) {
-                    self.dirty.insert(change.key().destination);
-                    let unclear = self.tracker.applied(change, result, now);
-                    if let Err(refusal) = result
-                        && !(refusal.missing()
-                            && matches!(change, causeway_kernel::RouteChange::Delete { .. }))
-                    {
-                        self.counts.write_refusals += 1;
-                        tracing::debug!(%change, %refusal, "the kernel refused");
-                    }
-                    if unclear {
-                        self.dump_at = self.dump_at.min(self.dumped_at + self.gap);
-                    }
+                Some(route) => {
+                    let form = self.hold_form(crate::forms::Form::of(route, |_| None));
+                    self.tracker.want(slot, form);
+                    self.tracker.forms_mut().release(form);
                 }
-            }
-            Err(error) => {
-                self.counts.batch_errors += 1;
-                self.complain(&error);
-                self.synced = false;
-                self.dump_at = now;
+                None => self.tracker.disclaim(slot),
             }
         }
     }

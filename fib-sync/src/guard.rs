@@ -16,11 +16,12 @@ use crate::config::{Allowed, Config, Match};
 pub struct Connected(Vec<(IpNetwork, String)>);
 
 impl Connected {
-    /// Takes the addresses of all devices. Link-local subnets are refused anyway and left out.
-    pub fn new(links: &[Link], addresses: &[Address]) -> Connected {
+    /// Takes the addresses of all devices but `ours`, the tunnels, whose addresses are of own blocks. Link-local subnets
+    /// are refused anyway and left out.
+    pub fn new(links: &[Link], addresses: &[Address], ours: impl Fn(u32) -> bool) -> Connected {
         let mut subnets: Vec<_> = addresses
             .iter()
-            .filter(|address| !is_link_local(&address.network.ip()))
+            .filter(|address| !is_link_local(&address.network.ip()) && !ours(address.ifindex))
             .map(|address| {
                 let device = links.iter().find(|link| link.index == address.ifindex);
                 (address.network, device.map_or_else(String::new, |link| link.name.clone()))

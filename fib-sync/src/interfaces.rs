@@ -1,6 +1,7 @@
 //! The node's links as fib-sync sees them: which came up or went down, and which MTU pods get. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use causeway_api::fib;
 use causeway_api::pod_store::{MAX_MTU, MIN_MTU};
@@ -8,6 +9,7 @@ use causeway_kernel::{Address, Link};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
+use crate::decision::Kind;
 use crate::ownership::is_pod_device;
 
 /// The MTU where nothing says which link counts.
@@ -73,13 +75,23 @@ impl Interfaces {
     pub fn underlay<'a>(&'a self, config: &'a Config) -> impl Iterator<Item = &'a Interface> {
         self.0.values().filter(|interface| {
             let link = &interface.link;
-            !link.loopback && !is_pod_device(link) && !config.ignores(&link.name)
+            counts(link) && !config.ignores(&link.name)
         })
+    }
+
+    /// The MTU of the underlay link that holds an address; without one, the least of those that are up.
+    pub fn mtu_of(&self, own: IpAddr, config: &Config) -> Option<u32> {
+        let holder = self.underlay(config).find(|interface| interface.subnets.iter().any(|s| s.ip() == own));
+        let others =
+            self.underlay(config).filter(|interface| interface.link.up() && !interface.subnets.is_empty());
+        holder
+            .map(|interface| interface.link.mtu)
+            .or_else(|| others.map(|interface| interface.link.mtu).min())
     }
 
     /// What bgpd has to know of the way from `before` to here, downs first. Loopback and pods' devices do not count.
     pub fn events(&self, before: &Interfaces) -> Vec<fib::Event> {
-        let counts = |interface: &&Interface| !interface.link.loopback && !is_pod_device(&interface.link);
+        let counts = |interface: &&Interface| counts(&interface.link);
         let mut events = Vec::new();
         for old in before.0.values().filter(counts).filter(|old| old.link.up()) {
             let still = self.0.get(&old.link.index).filter(|now| now.link.up());
@@ -127,6 +139,11 @@ impl Interfaces {
             None => (ETHERNET, "mtu: no underlay link is up".to_owned()),
         }
     }
+}
+
+/// Neither loopback, nor a pod's, nor a tunnel of ours.
+fn counts(link: &Link) -> bool {
+    !link.loopback && !is_pod_device(link) && !Kind::ALL.iter().any(|kind| kind.device() == link.name)
 }
 
 fn smallest(links: Vec<&Link>) -> Option<&Link> {

@@ -2,14 +2,16 @@
 //! ipam store ask for, answers bgpd's questions about next hops, and guards what bgpd may ask.
 //!
 //! ```text
-//!  fib.sock ──► server ─┐                       ┌─► guard, next_hop (may it? where to?)
+//!  fib.sock ──► server ─┐                       ┌─► guard, next_hop, decision, way (may it? where to?)
 //!  documents ─► config ─┼─► sync ─► engine ─────┼─► desired ─► delta ─► batches ─► kernel
-//!  ipam store ► pods ───┘  (thread)    ▲        └─► ownership (what may go, and when)
+//!  ipam store ► pods ───┘  (thread)    ▲        ├─► tunnel, objects (what routes lead to)
+//!                                      │        └─► ownership (what may go, and when)
 //!                                      └── dumps, on hints of the kernel
 //! ```
 //!
-//! Pure: [`config`], [`decision`], [`guard`], [`next_hop`], [`desired`], [`delta`], [`ownership`], [`symmetry`],
-//! [`interfaces`], [`engine`], [`view`].
+//! Pure: [`config`], [`decision`], [`way`], [`guard`], [`next_hop`], [`local`], [`desired`], [`slots`], [`forms`], [`delta`],
+//! [`ownership`], [`symmetry`], [`interfaces`], [`engine`], [`view`]. Over a [`causeway_kernel::Kernel`]: [`tunnel`],
+//! [`objects`].
 //! One thread owns the kernel ([`sync`]); tasks serve bgpd ([`server`]), watch pods ([`pods`]) and answer the local
 //! API ([`api`]).
 
@@ -19,15 +21,21 @@ pub mod decision;
 pub mod delta;
 pub mod desired;
 pub mod engine;
+pub mod forms;
 pub mod guard;
 pub mod interfaces;
+pub mod local;
 pub mod metrics;
 pub mod nat;
 pub mod next_hop;
+pub mod objects;
 pub mod ownership;
 pub mod pods;
 pub mod server;
+pub mod slots;
 pub mod symmetry;
 pub mod sync;
 pub mod sysctls;
+pub mod tunnel;
 pub mod view;
+pub mod way;

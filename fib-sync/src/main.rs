@@ -30,6 +30,10 @@ struct Args {
     #[arg(long)]
     setup_node: bool,
 
+    /// Give every route its next hops instead of nexthop objects, for kernels or monitors that cannot take them
+    #[arg(long)]
+    no_nexthop_objects: bool,
+
     #[command(flatten)]
     daemon: DaemonArgs,
 }
@@ -43,6 +47,8 @@ struct SetupArgs {
     setup_node: bool,
 
     /// The daemon's options: taken, so that one command line serves both, and not used
+    #[arg(long, hide = true)]
+    no_nexthop_objects: bool,
     #[arg(long, hide = true)]
     config: Option<std::path::PathBuf>,
     #[arg(long, hide = true)]
@@ -62,7 +68,8 @@ fn main() -> ExitCode {
         SetupArgs::parse();
         setup_node()
     } else {
-        run(Args::parse().daemon)
+        let args = Args::parse();
+        run(args.daemon, !args.no_nexthop_objects)
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,14 +102,14 @@ fn setup_node() -> Result<()> {
     Ok(())
 }
 
-fn run(args: DaemonArgs) -> Result<()> {
+fn run(args: DaemonArgs, objects: bool) -> Result<()> {
     log::init(args.log_format);
     let path = args.prepare()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(daemon(args, path))
+    runtime.block_on(daemon(args, path, objects))
 }
 
-async fn daemon(args: DaemonArgs, path: std::path::PathBuf) -> Result<()> {
+async fn daemon(args: DaemonArgs, path: std::path::PathBuf, objects: bool) -> Result<()> {
     let (ending, shutdown) = Shutdown::on_signals().context("signal handlers")?;
     let name = args.node.clone();
     let configuration = documents::watch(path, shutdown.clone(), move |path| {
@@ -115,7 +122,7 @@ async fn daemon(args: DaemonArgs, path: std::path::PathBuf) -> Result<()> {
     log::set_level(&first.log_severity);
 
     let feed = http::bind_unix(&args.run_dir.join(FIB_FEED_SOCKET))?;
-    let sync::KernelThread { handle, thread } = sync::start((*first).clone(), args.run_dir.clone())?;
+    let sync::KernelThread { handle, thread } = sync::start((*first).clone(), objects, args.run_dir.clone())?;
     let (store, nat) = (StoreState::default(), NatState::default());
     let sources = Sources {
         handle: handle.clone(),

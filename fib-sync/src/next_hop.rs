@@ -14,9 +14,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use causeway_api::fib;
-use causeway_kernel::{Address, Family, Link, NextHop, Route, RouteKind};
+use causeway_kernel::{Address, Family, Link, NextHop, RouteKey, RouteKind};
 use ipnetwork::IpNetwork;
 
 /// How a next hop is reached.
@@ -40,102 +41,72 @@ pub enum Resolution {
     },
 }
 
-/// A route as far as resolution needs it: its metric and live next hops (none: it leads nowhere).
-type Entry = (u32, Vec<NextHop>);
+/// A route as far as resolution needs it: its metric and next hops (none: it leads nowhere).
+type Entry = (u32, Rc<[NextHop]>);
 
-/// The routes that count and the state of the links.
+/// The routes of ours that count: looked up where they are kept, not copied.
+pub trait Ours {
+    /// The prefix lengths that occur in a family, longest first.
+    fn lengths(&self, family: Family) -> Vec<u8>;
+    /// The route of ours at a prefix, if it counts: its metric and next hops.
+    fn route(&self, prefix: &IpNetwork) -> Option<(u32, Vec<NextHop>)>;
+}
+
+/// The routes of others and the state of the links.
 #[derive(Debug, Default)]
 pub struct Table {
-    others: HashMap<IpNetwork, Entry>,
-    direct: HashMap<IpNetwork, Entry>,
-    unclaimed: HashMap<IpNetwork, Entry>,
-    /// Prefix lengths that occur (or did), by family.
+    others: HashMap<IpNetwork, Vec<Entry>>,
+    /// Prefix lengths that occur among them, by family.
     lengths: [BTreeSet<u8>; 2],
     up: BTreeSet<u32>,
     own: BTreeSet<IpAddr>,
 }
 
 impl Table {
-    /// Takes the routes of others; keeps the direct ones of ours from the table before.
-    pub fn new<'a>(
-        routes: impl Iterator<Item = &'a Route>,
-        links: &[Link],
-        addresses: &[Address],
-        before: &mut Table,
-    ) -> Table {
-        let mut table = Table {
-            direct: std::mem::take(&mut before.direct),
-            up: links.iter().filter(|link| link.up()).map(|link| link.index).collect(),
-            own: addresses.iter().map(|address| address.network.ip()).collect(),
-            ..Table::default()
-        };
-        for prefix in table.direct.keys() {
-            table.lengths[index_of(prefix)].insert(prefix.prefix());
-        }
-        for route in routes.filter(|route| route.key.tos == 0) {
-            if let Some(entry) = table.entry(route) {
-                let destination = route.key.destination;
-                table.lengths[index_of(&destination)].insert(destination.prefix());
-                let best = table.others.entry(destination).or_insert_with(|| entry.clone());
-                if entry.0 < best.0 {
-                    *best = entry;
-                }
-            }
-        }
-        table
+    /// Takes the state of the links and this node's addresses.
+    pub fn set_links(&mut self, links: &[Link], addresses: &[Address]) {
+        self.up = links.iter().filter(|link| link.up()).map(|link| link.index).collect();
+        self.own = addresses.iter().map(|address| address.network.ip()).collect();
     }
 
-    /// A unicast route with a live next hop, or one that leads nowhere on purpose.
-    fn entry(&self, route: &Route) -> Option<Entry> {
-        if route.kind != RouteKind::Unicast {
-            return Some((route.key.metric, Vec::new()));
-        }
-        let live = route.next_hops.iter().filter(|hop| self.up.contains(&hop.ifindex));
-        let live: Vec<NextHop> = live.copied().collect();
-        (!live.is_empty()).then_some((route.key.metric, live))
+    /// Takes the routes of others out of a newer table.
+    pub fn set_others(&mut self, newer: Table) {
+        self.others = newer.others;
+        self.lengths = newer.lengths;
     }
 
-    /// Says where a direct route of ours goes, or that there is none (any more); either way the prefix is claimed.
-    /// Whether that is news.
-    pub fn set_direct(&mut self, prefix: IpNetwork, route: Option<(u32, &[NextHop])>) -> bool {
-        let claimed = self.unclaimed.remove(&prefix).is_some();
-        match route {
-            None => self.direct.remove(&prefix).is_some() || claimed,
-            Some((metric, hops)) => {
-                let known = self.direct.get(&prefix);
-                if known.is_some_and(|(known, through)| *known == metric && through == hops) {
-                    return claimed;
-                }
-                self.lengths[index_of(&prefix)].insert(prefix.prefix());
-                self.direct.insert(prefix, (metric, hops.to_vec()));
-                true
-            }
+    /// Adds a route of somebody else. One with a type of service is not for all packets and does not count.
+    pub fn add(&mut self, key: &RouteKey, kind: RouteKind, hops: &Rc<[NextHop]>) {
+        if key.tos != 0 {
+            return;
         }
+        self.lengths[index_of(&key.destination)].insert(key.destination.prefix());
+        // One that leads nowhere on purpose has no next hops.
+        let hops = if kind == RouteKind::Unicast { Rc::clone(hops) } else { Rc::from([]) };
+        self.others.entry(key.destination).or_default().push((key.metric, hops));
     }
 
-    /// Replaces the routes of ours nobody has claimed. Whether that is news.
-    pub fn set_unclaimed<'a>(&mut self, routes: impl Iterator<Item = &'a Route>) -> bool {
-        let routes: HashMap<IpNetwork, Entry> =
-            routes.filter_map(|route| Some((route.key.destination, self.entry(route)?))).collect();
-        for prefix in routes.keys() {
-            self.lengths[index_of(prefix)].insert(prefix.prefix());
-        }
-        let news = routes != self.unclaimed;
-        self.unclaimed = routes;
-        news
-    }
-
-    /// The route for an address.
-    fn look_up(&self, address: IpAddr) -> Option<&Entry> {
-        for length in self.lengths[index(Family::of(&address))].iter().rev() {
-            let Some(destination) = truncate(address, *length) else { continue };
-            let candidates = [&self.others, &self.direct, &self.unclaimed];
-            let found = candidates.into_iter().filter_map(|layer| layer.get(&destination));
-            if let Some(best) = found.min_by_key(|(metric, _)| *metric) {
+    /// The live next hops of the route for an address.
+    fn look_up(&self, address: IpAddr, ours: &impl Ours) -> Option<(u32, Vec<NextHop>)> {
+        let family = Family::of(&address);
+        let mut lengths = self.lengths[index(family)].clone();
+        lengths.extend(ours.lengths(family));
+        for length in lengths.into_iter().rev() {
+            let Some(destination) = truncate(address, length) else { continue };
+            let others = self.others.get(&destination).map(Vec::as_slice).unwrap_or_default();
+            let others = others.iter().filter_map(|(metric, hops)| self.live(*metric, hops));
+            let ours = ours.route(&destination).and_then(|(metric, hops)| self.live(metric, &hops));
+            if let Some(best) = others.chain(ours).min_by_key(|(metric, _)| *metric) {
                 return Some(best);
             }
         }
         None
+    }
+
+    /// A route with a live next hop, or one that leads nowhere on purpose.
+    fn live(&self, metric: u32, hops: &[NextHop]) -> Option<(u32, Vec<NextHop>)> {
+        let live: Vec<NextHop> = hops.iter().filter(|hop| self.up.contains(&hop.ifindex)).copied().collect();
+        (hops.is_empty() || !live.is_empty()).then_some((metric, live))
     }
 
     /// What kind of next hop it is where no look-up is needed.
@@ -157,27 +128,28 @@ impl Table {
     }
 
     /// Resolves a next hop.
-    pub fn resolve(&self, next_hop: &fib::NextHop) -> Resolution {
+    pub fn resolve(&self, next_hop: &fib::NextHop, ours: &impl Ours) -> Resolution {
         if let Some(resolution) = self.without_look_up(next_hop) {
             return resolution;
         }
-        match self.look_up(next_hop.address).and_then(|(metric, hops)| Some((*metric, hops.first()?))) {
+        let found = self.look_up(next_hop.address, ours);
+        match found.and_then(|(metric, hops)| Some((metric, *hops.first()?))) {
             None => Resolution::Unreachable,
-            Some((_, NextHop { gateway: None, ifindex, .. })) => Resolution::Connected { ifindex: *ifindex },
+            Some((_, NextHop { gateway: None, ifindex, .. })) => Resolution::Connected { ifindex },
             Some((metric, NextHop { gateway: Some(gateway), ifindex, .. })) => {
-                Resolution::Gateway { gateway: *gateway, ifindex: *ifindex, metric }
+                Resolution::Gateway { gateway, ifindex, metric }
             }
         }
     }
 
     /// The routers and devices that lead to a next hop, all of them.
-    pub fn ways(&self, next_hop: &fib::NextHop) -> Vec<(IpAddr, u32)> {
+    pub fn ways(&self, next_hop: &fib::NextHop, ours: &impl Ours) -> Vec<(IpAddr, u32)> {
         let address = next_hop.address;
         match self.without_look_up(next_hop) {
             Some(Resolution::Connected { ifindex }) => vec![(address, ifindex)],
             Some(_) => Vec::new(),
             None => {
-                let hops = self.look_up(address).map(|(_, hops)| hops.as_slice()).unwrap_or_default();
+                let hops = self.look_up(address, ours).map(|(_, hops)| hops).unwrap_or_default();
                 hops.iter().map(|hop| (hop.gateway.unwrap_or(address), hop.ifindex)).collect()
             }
         }
@@ -202,9 +174,24 @@ fn truncate(address: IpAddr, length: u8) -> Option<IpNetwork> {
 
 #[cfg(test)]
 mod tests {
-    use causeway_kernel::RouteKey;
+    use std::collections::BTreeMap;
+
+    use causeway_kernel::Route;
 
     use super::*;
+
+    #[derive(Default)]
+    struct Mine(BTreeMap<IpNetwork, (u32, Vec<NextHop>)>);
+
+    impl Ours for Mine {
+        fn lengths(&self, family: Family) -> Vec<u8> {
+            self.0.keys().filter(|key| Family::of(&key.ip()) == family).map(IpNetwork::prefix).collect()
+        }
+
+        fn route(&self, prefix: &IpNetwork) -> Option<(u32, Vec<NextHop>)> {
+            self.0.get(prefix).cloned()
+        }
+    }
 
     fn link(index: u32, up: bool) -> Link {
         Link {
@@ -226,12 +213,23 @@ mod tests {
         Route { key: RouteKey { metric, ..route.key }, protocol: 2, ..route }
     }
 
+    fn table(routes: &[Route], links: &[Link], addresses: &[Address]) -> Table {
+        let mut newer = Table::default();
+        for route in routes {
+            newer.add(&route.key, route.kind, &Rc::from(route.next_hops.as_slice()));
+        }
+        let mut table = Table::default();
+        table.set_links(links, addresses);
+        table.set_others(newer);
+        table
+    }
+
     fn to(gateway: &str, ifindex: u32) -> NextHop {
         NextHop::gateway(gateway.parse().unwrap(), ifindex)
     }
 
-    fn resolve(table: &Table, address: &str) -> Resolution {
-        table.resolve(&fib::NextHop::global(address.parse().unwrap()))
+    fn resolve(table: &Table, mine: &Mine, address: &str) -> Resolution {
+        table.resolve(&fib::NextHop::global(address.parse().unwrap()), mine)
     }
 
     fn through(gateway: &str, ifindex: u32, metric: u32) -> Resolution {
@@ -256,66 +254,62 @@ mod tests {
             global: true,
             tentative: false,
         };
+        let none = Mine::default();
         let links = [link(1, true), link(2, true), link(3, false)];
-        let table = Table::new(routes.iter(), &links, std::slice::from_ref(&address), &mut Table::default());
-        assert_eq!(resolve(&table, "192.0.2.9"), Resolution::Connected { ifindex: 1 });
-        assert_eq!(resolve(&table, "192.0.2.1"), Resolution::Unreachable, "its own address");
-        assert_eq!(resolve(&table, "10.1.1.1"), through("192.0.2.8", 1, 20), "the hop on the dead link");
-        assert_eq!(resolve(&table, "10.9.1.1"), Resolution::Unreachable);
-        assert_eq!(resolve(&table, "203.0.113.1"), through("198.51.100.254", 2, 50));
-        assert_eq!(resolve(&table, "2001:db8::9"), Resolution::Connected { ifindex: 1 });
-        assert_eq!(resolve(&table, "2001:db9::9"), through("fe80::1", 1, 1024));
+        let mut there = table(&routes, &links, std::slice::from_ref(&address));
+        assert_eq!(resolve(&there, &none, "192.0.2.9"), Resolution::Connected { ifindex: 1 });
+        assert_eq!(resolve(&there, &none, "192.0.2.1"), Resolution::Unreachable, "its own address");
+        assert_eq!(
+            resolve(&there, &none, "10.1.1.1"),
+            through("192.0.2.8", 1, 20),
+            "the hop on the dead link"
+        );
+        assert_eq!(resolve(&there, &none, "10.9.1.1"), Resolution::Unreachable);
+        assert_eq!(resolve(&there, &none, "203.0.113.1"), through("198.51.100.254", 2, 50));
+        assert_eq!(resolve(&there, &none, "2001:db8::9"), Resolution::Connected { ifindex: 1 });
+        assert_eq!(resolve(&there, &none, "2001:db9::9"), through("fe80::1", 1, 1024));
 
-        let links = [link(1, true), link(2, false), link(3, false)];
-        let table = Table::new(routes.iter(), &links, &[], &mut Table::default());
-        assert_eq!(resolve(&table, "203.0.113.1"), through("192.0.2.254", 1, 100), "the other default route");
-        let table = Table::new(routes.iter(), &[], &[], &mut Table::default());
-        assert_eq!(resolve(&table, "192.0.2.9"), Resolution::Unreachable);
-        assert_eq!(resolve(&Table::default(), "192.0.2.9"), Resolution::Unreachable);
+        // Links go before a dump shows which routes went with them.
+        there.set_links(&[link(1, true), link(2, false), link(3, false)], &[]);
+        assert_eq!(
+            resolve(&there, &none, "203.0.113.1"),
+            through("192.0.2.254", 1, 100),
+            "the other default route"
+        );
+        there.set_links(&[], &[]);
+        assert_eq!(resolve(&there, &none, "192.0.2.9"), Resolution::Unreachable);
+        assert_eq!(resolve(&Table::default(), &none, "192.0.2.9"), Resolution::Unreachable);
     }
 
     #[test]
-    fn our_direct_routes_count_and_so_do_unclaimed_ones() {
+    fn routes_of_ours_count_as_others_do() {
         let connected =
             [route("192.0.2.0/24", 0, &[NextHop::device(1)]), route("10.1.0.0/16", 9, &[to("192.0.2.9", 1)])];
-        let links = [link(1, true), link(2, false)];
-        let mut table = Table::new(connected.iter(), &links, &[], &mut Table::default());
+        let table = table(&connected, &[link(1, true), link(2, false)], &[]);
         let prefix = |text: &str| text.parse::<IpNetwork>().unwrap();
-        let hops = [to("192.0.2.2", 1), to("192.0.2.3", 1)];
-        assert!(table.set_direct(prefix("10.0.0.0/8"), Some((1790, &hops))));
-        assert!(!table.set_direct(prefix("10.0.0.0/8"), Some((1790, &hops))));
-        assert_eq!(resolve(&table, "10.2.0.1"), through("192.0.2.2", 1, 1790));
+        let hops = vec![to("192.0.2.2", 1), to("192.0.2.3", 1)];
+        let mut mine = Mine(BTreeMap::from([(prefix("10.0.0.0/8"), (1790, hops.clone()))]));
+        assert_eq!(resolve(&table, &mine, "10.2.0.1"), through("192.0.2.2", 1, 1790));
         let far = fib::NextHop::global("10.2.0.1".parse().unwrap());
-        assert_eq!(table.ways(&far), [("192.0.2.2".parse().unwrap(), 1), ("192.0.2.3".parse().unwrap(), 1)]);
+        assert_eq!(
+            table.ways(&far, &mine),
+            [("192.0.2.2".parse().unwrap(), 1), ("192.0.2.3".parse().unwrap(), 1)]
+        );
         // The same prefix of somebody else's has the lower metric, as it has in the kernel.
-        table.set_direct(prefix("10.1.0.0/16"), Some((1790, &hops)));
-        assert_eq!(resolve(&table, "10.1.0.1"), through("192.0.2.9", 1, 9));
-
-        let mut next = Table::new(connected.iter(), &links, &[], &mut table);
-        assert_eq!(resolve(&next, "10.2.0.1"), through("192.0.2.2", 1, 1790), "direct routes outlive a dump");
-        assert!(next.set_direct(prefix("10.0.0.0/8"), None));
-        assert_eq!(resolve(&next, "10.2.0.1"), Resolution::Unreachable);
-        let left = [
-            route("10.0.0.0/8", 1790, &[to("192.0.2.7", 1)]),
-            route("10.2.0.0/16", 1790, &[to("192.0.2.8", 2)]),
-        ];
-        assert!(next.set_unclaimed(left.iter()));
-        assert_eq!(resolve(&next, "10.2.0.1"), through("192.0.2.7", 1, 1790), "the other's link is down");
-        assert!(next.set_direct(prefix("10.0.0.0/8"), None), "claimed, and withdrawn");
-        assert_eq!(resolve(&next, "10.2.0.1"), Resolution::Unreachable);
-        assert!(next.set_unclaimed(left.iter()));
-        assert!(next.set_unclaimed([].iter()));
-        assert!(!next.set_unclaimed([].iter()));
-        assert_eq!(resolve(&next, "10.2.0.1"), Resolution::Unreachable);
+        mine.0.insert(prefix("10.1.0.0/16"), (1790, hops));
+        assert_eq!(resolve(&table, &mine, "10.1.0.1"), through("192.0.2.9", 1, 9));
+        mine.0.insert(prefix("10.2.0.0/16"), (1790, vec![to("192.0.2.8", 2)]));
+        assert_eq!(resolve(&table, &mine, "10.2.0.1"), through("192.0.2.2", 1, 1790), "that link is down");
     }
 
     #[test]
     fn a_link_local_next_hop_is_on_the_link_it_came_with() {
         let routes = [route("fe80::/64", 256, &[NextHop::device(1)])];
-        let table = Table::new(routes.iter(), &[link(1, true), link(2, false)], &[], &mut Table::default());
+        let table = table(&routes, &[link(1, true), link(2, false)], &[]);
+        let none = Mine::default();
         let at = |scope| fib::NextHop { address: "fe80::9".parse().unwrap(), scope };
-        assert_eq!(table.resolve(&at(1)), Resolution::Connected { ifindex: 1 });
-        assert_eq!(table.resolve(&at(2)), Resolution::Unreachable);
-        assert_eq!(table.resolve(&at(0)), Resolution::Unreachable);
+        assert_eq!(table.resolve(&at(1), &none), Resolution::Connected { ifindex: 1 });
+        assert_eq!(table.resolve(&at(2), &none), Resolution::Unreachable);
+        assert_eq!(table.resolve(&at(0), &none), Resolution::Unreachable);
     }
 }

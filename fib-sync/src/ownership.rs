@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use causeway_api::pod_store::VETH_PREFIX;
 use causeway_kernel::route::ROUTE_PROTOCOL;
-use causeway_kernel::{Link, Route, RouteKind};
+use causeway_kernel::{Link, NextHop, RouteKey, RouteKind};
 
 /// How long a host route onto a pod's device may be there before the pod's record is (the plugin writes the record
 /// first, but the news of it travels another way).
@@ -43,20 +43,28 @@ impl Ownership {
         self.learned.insert(protocol);
     }
 
-    /// Whether a route is ours. Pod and block routes bear [`ROUTE_PROTOCOL`] whatever is configured, because the
-    /// plugin, which reads no documents, writes some of them.
-    pub fn is_ours(&self, route: &Route, is_pod_device: impl Fn(u32) -> bool) -> bool {
-        if self.learned.contains(&route.protocol) {
-            return true;
-        }
-        route.protocol == ROUTE_PROTOCOL && classify(route, is_pod_device) != Class::Learned
+    /// Whether a protocol number is that of learned routes and nexthop objects: ours, whatever bears it.
+    pub fn is_learned(&self, protocol: u8) -> bool {
+        self.learned.contains(&protocol)
+    }
+
+    /// Whether a protocol number is that of pod and block routes, which is [`ROUTE_PROTOCOL`] whatever is configured,
+    /// because the plugin, which reads no documents, writes some of them. Other routes with it are somebody else's
+    /// unless it is configured.
+    pub fn is_plugin(protocol: u8) -> bool {
+        protocol == ROUTE_PROTOCOL
     }
 }
 
 /// What a route of ours is for.
-pub fn classify(route: &Route, is_pod_device: impl Fn(u32) -> bool) -> Class {
-    let host = route.key.destination.prefix() == route.key.family().bits();
-    match (route.kind, &route.next_hops[..]) {
+pub fn classify(
+    key: &RouteKey,
+    kind: RouteKind,
+    hops: &[NextHop],
+    is_pod_device: impl Fn(u32) -> bool,
+) -> Class {
+    let host = key.destination.prefix() == key.family().bits();
+    match (kind, hops) {
         (RouteKind::Unreachable, _) => Class::Block,
         (RouteKind::Unicast, [hop]) if host && hop.gateway.is_none() && is_pod_device(hop.ifindex) => {
             Class::Pod
@@ -79,7 +87,7 @@ pub fn grace_over(seen: Instant, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use causeway_kernel::NextHop;
+    use causeway_kernel::Route;
 
     use super::*;
 
@@ -118,6 +126,7 @@ mod tests {
         let learned = Route::unicast("10.1.0.0/16".parse().unwrap(), vec![gateway]);
         let host = Route::unicast("10.1.0.1/32".parse().unwrap(), vec![gateway]);
         let of_pod = Route::pod("10.1.0.1".parse().unwrap(), 7);
+        let classify = |route: &Route, pod| super::classify(&route.key, route.kind, &route.next_hops, pod);
         assert_eq!(classify(&learned, pod), Class::Learned);
         assert_eq!(classify(&host, pod), Class::Learned);
         assert_eq!(classify(&of_pod, pod), Class::Pod);
@@ -125,13 +134,10 @@ mod tests {
         assert_eq!(classify(&Route::pod("10.1.0.1".parse().unwrap(), 8), pod), Class::Learned);
         assert_eq!(classify(&Route::unreachable("10.1.0.0/24".parse().unwrap()), pod), Class::Block);
 
-        let ownership = Ownership::new(80);
-        assert!(ownership.is_ours(&of_pod, pod));
-        assert!(!ownership.is_ours(&learned, pod), "179 is somebody else's when 80 is configured");
-        assert!(ownership.is_ours(&Route { protocol: 80, ..learned.clone() }, pod));
-        let mut changed = ownership.clone();
-        changed.add(179);
-        assert!(changed.is_ours(&learned, pod));
-        assert!(!changed.is_ours(&Route { protocol: 12, ..of_pod }, pod));
+        let mut ownership = Ownership::new(80);
+        assert!(ownership.is_learned(80) && !ownership.is_learned(179));
+        assert!(Ownership::is_plugin(179) && !Ownership::is_plugin(80));
+        ownership.add(179);
+        assert!(ownership.is_learned(80) && ownership.is_learned(179));
     }
 }

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use crate::desired::Pod;
+use crate::local::Pod;
 use crate::sync::{Handle, Input};
 
 /// How often the store is read whatever inotify says.

@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 use causeway_api::control::{FibRoute, NodeInfo};
 use causeway_api::fib::{Command, Event, NextHop};
 use causeway_api::pod_store;
+use causeway_kernel::conntrack::Conntrack;
 use causeway_kernel::{Error, Monitor, Netlink};
-use ipnetwork::IpNetwork;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;
-use crate::desired::Pod;
 use crate::engine::Engine;
+use crate::local::Pod;
 use crate::view::Numbers;
 
 /// How many inputs may wait; the tasks wait when it is full.
@@ -32,6 +32,8 @@ const INPUTS: usize = 64;
 const INPUTS_AT_ONCE: usize = 16;
 /// The most messages in the outbox before commands of bgpd are left waiting.
 const OUTBOX_HIGH: usize = 100_000;
+/// The most messages about routes in the outbox before the engine keeps further ones back.
+const OUTBOX_STATUSES: usize = 32_768;
 /// How long the thread sleeps at most.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How soon a socket that could not be opened is tried again.
@@ -126,7 +128,8 @@ impl Handle {
     }
 }
 
-/// What waits to be sent to bgpd: in order, but of several messages about one prefix or next hop only the last.
+/// What waits to be sent to bgpd. Of several messages about one next hop only the last is kept; messages about routes are
+/// given out by the engine only while there is [`Outbox::room`], each at most once for a prefix.
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: Mutex<Queue>,
@@ -136,18 +139,25 @@ pub struct Outbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Numbers of the waiting messages, in order; one whose message is gone was overtaken.
+    /// Numbers of the waiting messages that are not about routes, in order; one whose message is gone was overtaken.
     order: VecDeque<u64>,
     messages: HashMap<u64, Event>,
-    statuses: HashMap<IpNetwork, u64>,
     next_hops: HashMap<NextHop, u64>,
     next: u64,
+    /// About routes, in order.
+    statuses: VecDeque<Event>,
     /// Nobody reads any more: what is put in is dropped.
     closed: bool,
 }
 
+impl Queue {
+    fn len(&self) -> usize {
+        self.messages.len() + self.statuses.len()
+    }
+}
+
 impl Outbox {
-    /// An empty one. `waker` is rung when it was drained.
+    /// An empty one. `waker` is rung when there is room again.
     pub fn new(waker: Handle) -> Outbox {
         Outbox { emptied: Mutex::new(Some(waker)), ..Outbox::default() }
     }
@@ -167,14 +177,15 @@ impl Outbox {
             return;
         }
         for event in events {
+            if matches!(event, Event::Status { .. }) {
+                queue.statuses.push_back(event);
+                continue;
+            }
             let number = queue.next;
             queue.next += 1;
-            let overtaken = match &event {
-                Event::Status { prefix, .. } => queue.statuses.insert(*prefix, number),
-                Event::NextHopState { next_hop, .. } => queue.next_hops.insert(*next_hop, number),
-                _ => None,
-            };
-            if let Some(overtaken) = overtaken {
+            if let Event::NextHopState { next_hop, .. } = &event
+                && let Some(overtaken) = queue.next_hops.insert(*next_hop, number)
+            {
                 queue.messages.remove(&overtaken);
             }
             queue.order.push_back(number);
@@ -203,12 +214,18 @@ impl Outbox {
 
     /// How many messages wait.
     pub fn len(&self) -> usize {
-        self.queue().messages.len()
+        self.queue().len()
     }
 
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// For how many messages about routes there is room.
+    pub fn room(&self) -> usize {
+        let queue = self.queue();
+        if queue.closed { usize::MAX } else { OUTBOX_STATUSES.saturating_sub(queue.statuses.len()) }
     }
 
     /// Takes up to `most` messages; waits for one.
@@ -222,25 +239,26 @@ impl Outbox {
         }
     }
 
-    /// Takes up to `most` messages of those that are there.
+    /// Takes up to `most` messages of those that are there; those about routes come last.
     pub fn take_now(&self, most: usize) -> Vec<Event> {
         let mut taken = Vec::new();
         let mut queue = self.queue();
-        let was_full = queue.messages.len() >= OUTBOX_HIGH;
+        let (was_full, had_room) = (queue.len() >= OUTBOX_HIGH, queue.statuses.len() < OUTBOX_STATUSES);
         while taken.len() < most
             && let Some(number) = queue.order.pop_front()
         {
             let Some(event) = queue.messages.remove(&number) else { continue };
-            match &event {
-                Event::Status { prefix, .. } => queue.statuses.remove(prefix),
-                Event::NextHopState { next_hop, .. } => queue.next_hops.remove(next_hop),
-                _ => None,
-            };
+            if let Event::NextHopState { next_hop, .. } = &event {
+                queue.next_hops.remove(next_hop);
+            }
             taken.push(event);
         }
-        let emptied = was_full && queue.messages.len() < OUTBOX_HIGH;
+        let left = (most - taken.len()).min(queue.statuses.len());
+        taken.extend(queue.statuses.drain(..left));
+        let emptied = was_full && queue.len() < OUTBOX_HIGH;
+        let room = !had_room && queue.statuses.len() < OUTBOX_STATUSES;
         drop(queue);
-        if emptied {
+        if emptied || room {
             self.wake();
         }
         taken
@@ -257,10 +275,11 @@ pub struct KernelThread {
 }
 
 /// Starts the thread in the calling thread's network namespace. Sockets that cannot be opened are tried again.
+/// `objects`: whether nexthop objects are to be used.
 ///
 /// # Errors
 /// The thread or the bell cannot be made.
-pub fn start(config: Config, run_dir: PathBuf) -> io::Result<KernelThread> {
+pub fn start(config: Config, objects: bool, run_dir: PathBuf) -> io::Result<KernelThread> {
     let (bell, ear) = UnixStream::pair()?;
     bell.set_nonblocking(true)?;
     ear.set_nonblocking(true)?;
@@ -268,8 +287,8 @@ pub fn start(config: Config, run_dir: PathBuf) -> io::Result<KernelThread> {
     let (inputs, received) = mpsc::channel(INPUTS);
     let handle = Handle { feed, inputs, bell: Arc::new(bell) };
     let thread = std::thread::Builder::new().name("kernel".to_owned()).spawn(move || {
-        let engine = Engine::new(config, Instant::now());
-        Worker { engine, fed, received, ear, run_dir, outbox: None, mtu: None }.run();
+        let engine = Engine::new(config, objects, Instant::now());
+        Worker { engine, fed, received, ear, run_dir, outbox: None, mtu: None, conntrack: None }.run();
     })?;
     Ok(KernelThread { handle, thread })
 }
@@ -283,6 +302,8 @@ struct Worker {
     outbox: Option<Arc<Outbox>>,
     /// The pod MTU that was written.
     mtu: Option<u32>,
+    /// Opened when the first address moves.
+    conntrack: Option<Conntrack>,
 }
 
 impl Worker {
@@ -314,6 +335,7 @@ impl Worker {
             }
             self.take_feed();
             let now = Instant::now();
+            self.engine.set_room(self.outbox.as_ref().map_or(usize::MAX, |outbox| outbox.room()));
             let more = self.engine.step(&mut kernel, now);
             let events = self.engine.take_events();
             if let Some(outbox) = &self.outbox {
@@ -381,7 +403,40 @@ impl Worker {
         true
     }
 
+    /// Lets the kernel forget the connections of addresses that went another way.
+    fn forget_connections(&mut self) {
+        let moved = self.engine.take_moved();
+        if moved.is_empty() {
+            return;
+        }
+        if self.conntrack.is_none() {
+            match Conntrack::open() {
+                Ok(conntrack) => self.conntrack = Some(conntrack),
+                Err(error) => {
+                    tracing::debug!(%error, "connection tracking cannot be reached: nothing is forgotten");
+                    return;
+                }
+            }
+        }
+        let Some(conntrack) = &mut self.conntrack else { return };
+        let mut forgotten = 0;
+        for address in moved {
+            match conntrack.delete_for(address) {
+                Ok(count) => forgotten += count,
+                Err(error) => {
+                    tracing::warn!(%error, %address, "connections of an address that moved cannot be forgotten");
+                    self.conntrack = None;
+                    return;
+                }
+            }
+        }
+        if forgotten > 0 {
+            tracing::info!(forgotten, "connections of addresses that moved are forgotten");
+        }
+    }
+
     fn after_step(&mut self) {
+        self.forget_connections();
         if !self.engine.ready() {
             return;
         }
@@ -420,7 +475,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use causeway_api::fib::RouteState;
+    use causeway_api::fib::{NextHopState, RouteState};
+    use ipnetwork::IpNetwork;
 
     use super::*;
 
@@ -429,25 +485,36 @@ mod tests {
         Event::Status { prefix, generation, state: RouteState::Removed }
     }
 
+    fn next_hop(n: u8, state: NextHopState) -> Event {
+        Event::NextHopState { next_hop: NextHop::global([192, 0, 2, n].into()), state }
+    }
+
     #[test]
-    fn a_later_message_about_a_prefix_overtakes_the_earlier_one() {
+    fn a_later_message_about_a_next_hop_overtakes_the_earlier_one() {
         let outbox = Outbox::default();
         let goodbye = Event::Goodbye { reason: "x".to_owned() };
-        outbox.push(vec![status(1, 1), status(2, 2), goodbye.clone(), status(1, 3)]);
-        assert_eq!(outbox.len(), 3);
-        assert_eq!(outbox.take_now(1), [status(2, 2)]);
-        assert_eq!(outbox.take_now(9), [goodbye, status(1, 3)]);
+        let gone = |n| next_hop(n, NextHopState::Unreachable);
+        let there = next_hop(1, NextHopState::Connected { device: "eth0".to_owned(), ifindex: 2 });
+        outbox.push(vec![status(1, 1), gone(1), gone(2), goodbye.clone(), there.clone(), status(2, 1)]);
+        assert_eq!(outbox.len(), 5);
+        assert_eq!(outbox.take_now(1), [gone(2)]);
+        assert_eq!(outbox.take_now(3), [goodbye, there, status(1, 1)], "routes come last");
+        assert_eq!(outbox.take_now(9), [status(2, 1)]);
         assert!(outbox.is_empty());
     }
 
     #[test]
-    fn a_reader_that_never_reads_costs_a_message_a_prefix() {
+    fn a_reader_that_never_reads_costs_a_message_a_next_hop_and_no_more_room() {
         let outbox = Outbox::default();
-        for generation in 0..100_000 {
-            outbox.push(vec![status((generation % 4) as u8, generation)]);
+        for n in 0..100_000 {
+            outbox.push(vec![next_hop((n % 4) as u8, NextHopState::Unreachable)]);
         }
         assert_eq!(outbox.len(), 4);
         assert!(outbox.queue().order.len() < 2_000);
+        outbox.push((0..OUTBOX_STATUSES as u64).map(|generation| status(1, generation)).collect());
+        assert_eq!(outbox.room(), 0);
+        outbox.take_now(10);
+        assert_eq!(outbox.room(), 6);
         outbox.close();
         outbox.push(vec![status(1, 1)]);
         assert!(outbox.is_empty());

@@ -2,13 +2,20 @@
 
 use causeway_api::control::{Condition, FibNextHop, FibRoute, NodeInfo, Via};
 use causeway_api::fib;
-use causeway_kernel::Route;
-use ipnetwork::IpNetwork;
+use causeway_api::resource::bgp_configuration::MtuMode;
+use causeway_kernel::NextHop;
 
+use crate::decision::TunnelMode;
 use crate::delta::Standing;
-use crate::desired::Verdict;
+use crate::desired::Bar;
 use crate::engine::{Counts, Engine, Feed, foreign, refused};
-use crate::ownership::Class;
+use crate::forms::Target;
+use crate::ownership::{Class, is_pod_device};
+use crate::slots::Slot;
+use crate::symmetry;
+
+/// How many pods a condition names.
+const SPELT_OUT: usize = 16;
 
 /// Routes by what became of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,10 +49,11 @@ impl Engine {
         let mut rows: Vec<FibRoute> = Vec::new();
         for (key, local) in &self.locals {
             let (state, hops) = match &local.route {
-                Some(route) => (self.standing(route), self.hops(route)),
-                None => {
-                    ("pending".to_owned(), vec![FibNextHop { gateway: None, device: local.device.clone() }])
-                }
+                Some(route) => (
+                    self.tracker.slots().find(key).map_or_else(pending, |slot| self.standing(slot)),
+                    self.hops(&route.next_hops),
+                ),
+                None => (pending(), vec![FibNextHop { gateway: None, device: local.device.clone() }]),
             };
             rows.push(FibRoute {
                 prefix: key.destination,
@@ -56,15 +64,28 @@ impl Engine {
                 state,
             });
         }
-        let mut prefixes: Vec<&IpNetwork> = self.desired.prefixes().collect();
-        prefixes.sort_unstable();
-        rows.extend(prefixes.into_iter().filter_map(|prefix| self.learned_row(prefix)));
-        rows.extend(self.tracker.surplus().map(|route| FibRoute {
-            prefix: route.key.destination,
-            next_hops: self.hops(route),
+        let first = rows.len();
+        rows.extend(self.desired.learned().filter_map(|slot| self.learned_row(slot)));
+        rows[first..].sort_by_key(|row| row.prefix);
+        let first = rows.len();
+        rows.extend(self.tracker.surplus().map(|slot| self.kept_row(slot)));
+        rows[first..].sort_by_key(|row| row.prefix);
+        rows
+    }
+
+    fn kept_row(&self, slot: Slot) -> FibRoute {
+        let form = self.tracker.forms().get(self.tracker.has(slot));
+        let hops = match form.map(|form| &form.target) {
+            Some(Target::Hops(hops)) => hops.as_slice(),
+            Some(Target::Object(id)) => self.objects.hops(*id),
+            Some(Target::Unknown(_)) | None => &[],
+        };
+        FibRoute {
+            prefix: self.tracker.slots().prefix(slot),
+            next_hops: self.hops(hops),
             via: None,
-            mtu: None,
-            reason: match self.class(route) {
+            mtu: form.and_then(|form| form.mtu),
+            reason: match self.class(slot) {
                 Class::Pod => "no pod has this address on record: it goes soon".to_owned(),
                 Class::Block => "no longer a block of this node: it goes now".to_owned(),
                 Class::Learned => {
@@ -72,52 +93,69 @@ impl Engine {
                 }
             },
             state: "kept".to_owned(),
-        }));
-        rows
-    }
-
-    fn learned_row(&self, prefix: &IpNetwork) -> Option<FibRoute> {
-        let state = match self.state(prefix) {
-            Some(fib::RouteState::Installed { .. }) => "installed".to_owned(),
-            Some(fib::RouteState::Failed { reason }) => format!("failed: {reason}"),
-            Some(fib::RouteState::Pending { .. } | fib::RouteState::Removed) | None => "pending".to_owned(),
-        };
-        let (via, reason) = match self.desired.verdict(prefix)? {
-            Verdict::Route { via, reason } => (Some(via_of(via)), reason),
-            Verdict::Unresolved(reason) | Verdict::Refused(reason) => (None, reason),
-        };
-        let route = self.desired.wanted(prefix, &self.config);
-        let next_hops = route.map(|route| self.hops(&route)).unwrap_or_default();
-        Some(FibRoute { prefix: *prefix, next_hops, via, mtu: None, reason: reason.to_owned(), state })
-    }
-
-    fn standing(&self, route: &Route) -> String {
-        match self.tracker.standing(&route.key) {
-            Some(Standing::Installed) => "installed".to_owned(),
-            Some(Standing::Foreign(protocol)) => format!("failed: {}", foreign(protocol)),
-            Some(Standing::Failed(refusal)) => format!("failed: {}", refused(&refusal)),
-            Some(Standing::Pending) | None => "pending".to_owned(),
         }
     }
 
-    fn hops(&self, route: &Route) -> Vec<FibNextHop> {
-        let hops = route.next_hops.iter();
-        hops.map(|hop| FibNextHop { gateway: hop.gateway, device: Some(self.interfaces.name(hop.ifindex)) })
+    fn learned_row(&self, slot: Slot) -> Option<FibRoute> {
+        let said = self.state(slot);
+        let state = match &said {
+            Some(fib::RouteState::Installed { .. }) => "installed".to_owned(),
+            Some(fib::RouteState::Failed { reason }) => format!("failed: {reason}"),
+            Some(fib::RouteState::Pending { .. } | fib::RouteState::Removed) | None => pending(),
+        };
+        let prefix = self.tracker.slots().prefix(slot);
+        let way = self.desired.bundle_at(slot).map(|(_, bundle)| &bundle.way);
+        let barred = self.desired.bar(slot) != Bar::Open;
+        let none = FibRoute {
+            prefix,
+            next_hops: Vec::new(),
+            via: None,
+            mtu: None,
+            reason: String::new(),
+            state: state.clone(),
+        };
+        Some(match (way, said) {
+            (_, Some(fib::RouteState::Failed { reason })) if barred => FibRoute { reason, ..none },
+            (Some(way), _) if way.hops.is_empty() => FibRoute { reason: way.reason.clone(), ..none },
+            (Some(way), _) => FibRoute {
+                next_hops: self.hops(&way.hops),
+                via: Some(via_of(way.via)),
+                mtu: way.mtu,
+                reason: way.reason.clone(),
+                ..none
+            },
+            (None, _) => none,
+        })
+    }
+
+    fn standing(&self, slot: Slot) -> String {
+        match self.tracker.standing(slot) {
+            Some(Standing::Installed) => "installed".to_owned(),
+            Some(Standing::Foreign(protocol)) => format!("failed: {}", foreign(protocol)),
+            Some(Standing::Failed(refusal)) => format!("failed: {}", refused(&refusal)),
+            Some(Standing::Pending) | None => pending(),
+        }
+    }
+
+    fn hops(&self, hops: &[NextHop]) -> Vec<FibNextHop> {
+        hops.iter()
+            .map(|hop| FibNextHop { gateway: hop.gateway, device: Some(self.interfaces.name(hop.ifindex)) })
             .collect()
     }
 
     /// Numbers for the metrics. Costs a look at every route.
     pub fn numbers(&self) -> Numbers {
         let mut routes = RouteNumbers::default();
-        for local in self.locals.values() {
-            match local.route.as_ref().and_then(|route| self.tracker.standing(&route.key)) {
+        for (key, local) in &self.locals {
+            let slot = local.route.as_ref().and_then(|_| self.tracker.slots().find(key));
+            match slot.and_then(|slot| self.tracker.standing(slot)) {
                 Some(Standing::Installed) => routes.installed += 1,
                 Some(Standing::Foreign(_) | Standing::Failed(_)) => routes.failed += 1,
                 Some(Standing::Pending) | None => routes.pending += 1,
             }
         }
-        for prefix in self.desired.prefixes() {
-            match self.state(prefix) {
+        for slot in self.desired.learned() {
+            match self.state(slot) {
                 Some(fib::RouteState::Installed { .. }) => routes.installed += 1,
                 Some(fib::RouteState::Failed { .. }) => routes.failed += 1,
                 Some(fib::RouteState::Pending { .. } | fib::RouteState::Removed) | None => {
@@ -125,14 +163,25 @@ impl Engine {
                 }
             }
         }
-        routes.kept = self.tracker.surplus().count() as u64;
+        routes.kept = self.tracker.surplus_len() as u64;
         let (mtu, _) = self.pod_mtu();
         Numbers { counts: self.counts, routes, bgpd: matches!(self.feed, Feed::Connected(_)), mtu }
     }
 
     /// The MTU pods get and how it was chosen.
     pub fn pod_mtu(&self) -> (u32, String) {
-        self.interfaces.pod_mtu(&self.config, &self.desired.devices())
+        let used = self.desired.used().flat_map(|bundle| bundle.way.devices.iter().copied()).collect();
+        let (link, reason) = self.interfaces.pod_mtu(&self.config, &used);
+        if self.config.mtu_mode != MtuMode::Uniform {
+            return (link, reason);
+        }
+        let tunnels = self.tunnels.devices().map(|(kind, tunnel)| (tunnel.mtu, kind.device()));
+        match tunnels.min() {
+            Some((mtu, device)) if mtu < link => {
+                (mtu, format!("mtu: mtuMode Uniform, and {device} carries packets of {mtu} bytes"))
+            }
+            _ => (link, reason),
+        }
     }
 
     /// The names of the underlay links.
@@ -208,8 +257,66 @@ impl Engine {
                 format!("{failed} routes failed: `causeway show fib` says why"),
             ),
         };
-        vec![feed, kernel, routes]
+        let mut conditions = vec![feed, kernel, routes];
+        conditions.extend(self.tunnel_condition());
+        conditions.extend(self.pods_condition());
+        let subnets: Vec<_> = self
+            .interfaces
+            .underlay(&self.config)
+            .filter(|interface| interface.link.up())
+            .flat_map(|interface| interface.subnets.iter().copied())
+            .collect();
+        conditions.extend(symmetry::condition(&self.config, Some(&subnets)));
+        conditions
     }
+
+    /// Whether the tunnel devices that pools ask for are there.
+    fn tunnel_condition(&self) -> Option<Condition> {
+        let asked = self.config.pools.iter().any(|pool| pool.mode != TunnelMode::Never);
+        let refused: Vec<&str> = self.tunnels.refused().map(String::as_str).collect();
+        if !refused.is_empty() {
+            let message = refused.join("; ");
+            return Some(Condition::new("TunnelDevices", false, "DeviceRefused", message));
+        }
+        let names: Vec<&str> = self.tunnels.devices().map(|(kind, _)| kind.device()).collect();
+        asked.then(|| {
+            let message = match names.is_empty() {
+                true => "pools ask for tunnels this node has no address for".to_owned(),
+                false => format!("{} as wanted", names.join(", ")),
+            };
+            Condition::new("TunnelDevices", !names.is_empty(), "Devices", message)
+        })
+    }
+
+    /// Whether every pod has the MTU that new ones get; those that are older keep theirs until they are made anew.
+    fn pods_condition(&self) -> Option<Condition> {
+        let (mtu, _) = self.pod_mtu();
+        let pods = self.pods.as_deref().filter(|pods| !pods.is_empty())?;
+        let other: Vec<String> = self
+            .interfaces
+            .links()
+            .filter(|link| is_pod_device(link) && link.mtu != mtu)
+            .flat_map(|link| pods.iter().filter(|pod| pod.device == link.name).map(move |pod| (pod, link)))
+            .map(|(pod, link)| format!("{} ({}) has {}", pod.address, link.name, link.mtu))
+            .collect();
+        Some(match other.len() {
+            0 => Condition::new("PodMtu", true, "Uniform", format!("every pod has the MTU {mtu}")),
+            count => Condition::new(
+                "PodMtu",
+                false,
+                "OlderPods",
+                format!(
+                    "{count} pod addresses have another MTU than {mtu}, which new pods get: {}{}",
+                    other[..count.min(SPELT_OUT)].join(", "),
+                    if count > SPELT_OUT { ", ..." } else { "" }
+                ),
+            ),
+        })
+    }
+}
+
+fn pending() -> String {
+    "pending".to_owned()
 }
 
 fn via_of(via: fib::Via) -> Via {

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use causeway_api::effective::HostRoute;
 use causeway_api::fib::{Command, Event, Family, GroupMember, NextHop as BgpNextHop, RouteState};
 use causeway_fib_sync::config::{Allowed, Config, Match};
-use causeway_fib_sync::desired::Pod;
 use causeway_fib_sync::engine::{Engine, FULL_CHECK};
+use causeway_fib_sync::local::Pod;
 use causeway_kernel::mock::{Failures, MockKernel};
-use causeway_kernel::{NextHop, Refusal, Route, RouteChange, RouteKey};
+use causeway_kernel::route::MAIN_TABLE;
+use causeway_kernel::{Family as KernelFamily, Kernel, NextHop, Refusal, Route, RouteChange, RouteKey};
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use proptest::prelude::*;
@@ -55,6 +56,11 @@ fn failures() -> Vec<(&'static str, Failures)> {
             "every change is refused for a while",
             Failures { refuse: Some((1, Errno::EPERM, 200)), ..none.clone() },
         ),
+        (
+            "every second operation on objects and devices is refused for a while",
+            Failures { refuse_operations: Some((2, Errno::ENOMEM, 15)), ..none.clone() },
+        ),
+        ("operations on objects and devices are lost", Failures { lose_operations: 6, ..none.clone() }),
         ("answers are lost", Failures { lose_answers: 6, ..none.clone() }),
         ("dumps are interrupted", Failures { interrupt_dumps: 7, ..none.clone() }),
         ("hints are lost", Failures { lose_hints: true, ..none.clone() }),
@@ -79,17 +85,22 @@ struct World {
     failures: Failures,
     generation: u64,
     events: Vec<Event>,
+    objects: bool,
 }
 
 impl World {
-    fn new(failures: &Failures) -> World {
+    fn new(failures: &Failures, objects: bool) -> World {
+        World::with(failures, objects, config())
+    }
+
+    fn with(failures: &Failures, objects: bool, config: Config) -> World {
         let mut kernel = MockKernel::new();
         kernel.add_link(2, "up0", &[network("192.0.2.1/24"), network("2001:db8:a::1/64")]);
         kernel.add_link(3, "up1", &[network("198.51.100.1/24"), network("2001:db8:b::1/64")]);
         let now = Instant::now();
-        let engine = Engine::new(config(), now);
-        let mut world =
-            World { kernel, engine, now, failures: failures.clone(), generation: 0, events: Vec::new() };
+        let engine = Engine::new(config, objects, now);
+        let failures = failures.clone();
+        let mut world = World { kernel, engine, now, failures, generation: 0, events: Vec::new(), objects };
         world.settle();
         world
     }
@@ -100,9 +111,10 @@ impl World {
         self.run(2 * FULL_CHECK);
         self.kernel.failures = Failures::default();
         self.run(2 * FULL_CHECK);
-        let written = self.kernel.written.len();
+        let written = (self.kernel.written.len(), self.kernel.operations.len());
         self.run(2 * FULL_CHECK);
-        assert_eq!(self.kernel.written.len(), written, "a check that finds nothing wrong writes nothing");
+        let now = (self.kernel.written.len(), self.kernel.operations.len());
+        assert_eq!(now, written, "a check that finds nothing wrong writes nothing");
     }
 
     fn run(&mut self, time: Duration) {
@@ -160,7 +172,22 @@ impl World {
         let mut expected: Vec<Route> = routes.to_vec();
         expected.push(Route::unreachable(network("10.244.1.0/24")));
         expected.sort_by_key(|route| route.key);
-        assert_eq!(self.kernel.of_protocol(179), expected);
+        assert_eq!(self.of_protocol(179), expected);
+    }
+
+    /// The routes of a protocol number with the next hops they come to, by object or by themselves.
+    fn of_protocol(&self, protocol: u8) -> Vec<Route> {
+        let mut kernel = self.kernel.clone();
+        kernel.failures = Failures::default();
+        let mut routes = kernel.routes(KernelFamily::Ipv4, MAIN_TABLE).unwrap();
+        routes.extend(kernel.routes(KernelFamily::Ipv6, MAIN_TABLE).unwrap());
+        routes.retain(|route| route.protocol == protocol);
+        routes.sort_by_key(|route| route.key);
+        for route in &mut routes {
+            assert!(self.objects || route.nexthop_id.is_none(), "{route:?} names an object");
+            route.nexthop_id = None;
+        }
+        routes
     }
 
     /// What bgpd was told last about each prefix.
@@ -183,8 +210,10 @@ fn via(prefix: &str, hops: &[(&str, u32)]) -> Route {
 /// Runs a scenario under every failure.
 fn under_every_failure(scenario: impl Fn(&mut World)) {
     for (name, failures) in failures() {
-        println!("when {name}");
-        scenario(&mut World::new(&failures));
+        for objects in [true, false] {
+            println!("when {name}, nexthop objects: {objects}");
+            scenario(&mut World::new(&failures, objects));
+        }
     }
 }
 
@@ -268,7 +297,12 @@ fn links_that_fail_take_their_next_hops_along_and_bring_them_back() {
             world.settle();
             world.expect(&remaining);
             let state = &world.told()[&network("10.0.0.0/16")];
-            assert_eq!(*state, RouteState::Pending { reason: "next hop unreachable: 192.0.2.2".to_owned() });
+            assert_eq!(
+                *state,
+                RouteState::Pending {
+                    reason: "next hop 192.0.2.2 unreachable: no live route to it".to_owned()
+                }
+            );
             if admin {
                 world.kernel.set_admin(2, true)
             } else {
@@ -299,7 +333,7 @@ fn a_route_of_somebody_else_stays_whatever_happens() {
         let routes = announce(world);
         world.settle();
         world.expect(&routes[1..]);
-        assert_eq!(world.kernel.of_protocol(12), std::slice::from_ref(&foreign));
+        assert_eq!(world.of_protocol(12), std::slice::from_ref(&foreign));
         let reason = "foreign route (proto bird)".to_owned();
         assert_eq!(world.told()[&network("10.0.0.0/16")], RouteState::Failed { reason });
         world.kernel.by_others(&RouteChange::Delete { key: foreign.key, protocol: 12 }).unwrap();
@@ -309,7 +343,7 @@ fn a_route_of_somebody_else_stays_whatever_happens() {
         world.kernel.by_others(&RouteChange::Replace(foreign.clone())).unwrap();
         world.settle();
         world.expect(&routes[1..]);
-        assert_eq!(world.kernel.of_protocol(12), [foreign]);
+        assert_eq!(world.of_protocol(12), [foreign]);
     });
 }
 
@@ -331,7 +365,7 @@ fn restarts_delete_nothing_before_the_mark_or_the_time() {
         world.expect(&routes);
 
         // fib-sync itself starts anew.
-        world.engine = Engine::new(config(), world.now);
+        world.engine = Engine::new(config(), world.objects, world.now);
         world.settle();
         world.expect(&routes);
         world.connect();
@@ -402,14 +436,14 @@ fn a_changed_metric_moves_the_routes() {
         world.expect(&[]);
         let mut other: Vec<Route> =
             routes.iter().map(|route| Route { protocol: 80, ..route.clone() }).collect();
-        assert_eq!(world.kernel.of_protocol(80), other);
+        assert_eq!(world.of_protocol(80), other);
         // The way to a peer behind a gateway bears the same number.
         let host = HostRoute { destination: ip("203.0.113.7"), gateway: ip("192.0.2.254") };
         world.engine.configure(Config { protocol: 80, host_routes: vec![host], ..config() });
         world.settle();
         other.push(Route { protocol: 80, ..via("203.0.113.7/32", &[("192.0.2.254", 2)]) });
         other.sort_by_key(|route| route.key);
-        assert_eq!(world.kernel.of_protocol(80), other);
+        assert_eq!(world.of_protocol(80), other);
         world.expect(&[]);
     });
 }
@@ -445,8 +479,8 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     /// After any history the kernel holds what the last snapshot and the links amount to.
     #[test]
-    fn any_history_ends_in_the_right_routes(acts in prop::collection::vec(act(), 0..25), settle in any::<u32>(), which in 0usize..8) {
-        let mut world = World::new(&failures()[which].1);
+    fn any_history_ends_in_the_right_routes(acts in prop::collection::vec(act(), 0..25), settle in any::<u32>(), which in 0usize..10, objects in any::<bool>()) {
+        let mut world = World::new(&failures()[which].1, objects);
         let hops = ["192.0.2.2", "192.0.2.3", "198.51.100.2", "203.0.113.9"];
         let mut groups: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
         let mut wanted: BTreeMap<u8, u32> = BTreeMap::new();
@@ -540,7 +574,7 @@ proptest! {
             }
         }
         world.expect(&expected);
-        prop_assert_eq!(world.kernel.of_protocol(12), foreign.into_values().collect::<Vec<_>>());
+        prop_assert_eq!(world.of_protocol(12), foreign.into_values().collect::<Vec<_>>());
     }
 }
 
@@ -566,7 +600,7 @@ fn next_hops_behind_a_learned_subnet_follow_it_and_outlive_a_restart() {
         world.expect(&moved);
 
         // fib-sync starts anew, and bgpd names what lies behind first: it must not fall into a hole.
-        world.engine = Engine::new(config(), world.now);
+        world.engine = Engine::new(config(), world.objects, world.now);
         world.settle();
         world.kernel.written.clear();
         world.connect();

@@ -3,18 +3,23 @@
 use causeway_api::fib::{self, Event, NextHopState, RouteState};
 use causeway_kernel::Refusal;
 use causeway_kernel::route::protocol_name;
-use ipnetwork::IpNetwork;
 
 use super::{Engine, Feed};
 use crate::delta::Standing;
-use crate::desired::Verdict;
+use crate::desired::{Bar, via_number};
+use crate::forms::NONE;
 use crate::next_hop::Resolution;
+use crate::slots::Slot;
+use crate::way::Lookout;
+
+/// The most slots looked at in one step.
+const AT_ONCE: usize = 16_384;
 
 impl Engine {
     /// How a next hop is reached, in the feed's words.
     pub(super) fn next_hop_state(&self, next_hop: &fib::NextHop) -> NextHopState {
         let device = |ifindex: u32| self.interfaces.get(ifindex).map(|link| link.name.clone());
-        match self.table.resolve(next_hop) {
+        match self.world().resolve(next_hop) {
             Resolution::Unreachable => NextHopState::Unreachable,
             Resolution::Connected { ifindex } => match device(ifindex) {
                 Some(device) => NextHopState::Connected { device, ifindex },
@@ -40,51 +45,110 @@ impl Engine {
         self.next_hops = next_hops;
     }
 
-    /// Tells bgpd what became of the prefixes that may have changed. Those on their way to the kernel come up again
-    /// when they are there, or when a dump shows them.
+    /// Whether some change waits to be told and there is room.
+    pub(super) fn more_to_tell(&self) -> bool {
+        self.room > 0 && self.desired.has_dirty()
+    }
+
+    /// Tells bgpd what became of the prefixes that may have changed, as far as there is room. Those on their way to the
+    /// kernel come up again when they are there, or when a dump shows them. What nothing is known of any more is free.
     pub(super) fn tell(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        if !matches!(self.feed, Feed::Connected(_)) {
-            return;
+        for slot in self.tracker.take_changed() {
+            self.desired.mark_dirty(slot);
         }
-        for prefix in dirty {
-            let told = match self.desired.generation(&prefix) {
-                Some(generation) => self.state(&prefix).map(|state| (generation, state)),
-                None if self.tracker.has_ours(&self.learned_key(prefix)) => None,
-                None => self.withdrawn.remove(&prefix).map(|generation| (generation, RouteState::Removed)),
-            };
-            let Some((generation, state)) = told else { continue };
-            if state == RouteState::Removed {
-                self.told.remove(&prefix);
-            } else if self.told.get(&prefix) == Some(&(generation, state.clone())) {
-                continue;
-            } else {
-                self.told.insert(prefix, (generation, state.clone()));
+        let connected = matches!(self.feed, Feed::Connected(_));
+        for _ in 0..AT_ONCE {
+            if self.room == 0 {
+                return;
             }
-            self.events.push(Event::Status { prefix, generation, state });
+            let Some(slot) = self.desired.pop_dirty() else { return };
+            if connected {
+                self.tell_slot(slot);
+            } else if self.desired.is_withdrawn(slot) {
+                self.desired.heard_of_end(slot);
+            }
+            if self.desired.is_idle(slot) && self.tracker.free(slot) {
+                self.desired.forget(slot);
+            }
         }
     }
 
-    /// What became of a learned prefix; `None` while it is on its way to the kernel.
-    pub(crate) fn state(&self, prefix: &IpNetwork) -> Option<RouteState> {
-        let via = match self.desired.verdict(prefix)? {
-            Verdict::Refused(reason) => return Some(RouteState::Failed { reason: reason.to_owned() }),
-            Verdict::Unresolved(reason) => return Some(RouteState::Pending { reason: reason.to_owned() }),
-            Verdict::Route { via, .. } => via,
+    fn tell_slot(&mut self, slot: Slot) {
+        let Some(generation) = self.desired.generation(slot) else { return };
+        let state = if self.desired.is_withdrawn(slot) {
+            let gone = self.tracker.has(slot) == NONE || self.desired.is_local(slot);
+            if !gone {
+                return;
+            }
+            self.desired.heard_of_end(slot);
+            RouteState::Removed
+        } else {
+            let Some(state) = self.state(slot) else { return };
+            if !self.desired.tell(slot, digest(&state)) {
+                return;
+            }
+            state
         };
-        let key = self.learned_key(*prefix);
-        if self.locals.contains_key(&key) {
+        self.room = self.room.saturating_sub(1);
+        let prefix = self.tracker.slots().prefix(slot);
+        self.events.push(Event::Status { prefix, generation, state });
+    }
+
+    /// What became of a learned prefix; `None` while it is on its way to the kernel.
+    pub(crate) fn state(&self, slot: Slot) -> Option<RouteState> {
+        match self.desired.bar(slot) {
+            Bar::Open => {}
+            Bar::Guard => {
+                let prefix = self.tracker.slots().prefix(slot);
+                let reason = self.guard.check(&prefix).err().unwrap_or_default();
+                return Some(RouteState::Failed { reason });
+            }
+            Bar::NoGroup => {
+                let reason = "refused: it names a next-hop group which there is not".to_owned();
+                return Some(RouteState::Failed { reason });
+            }
+            Bar::TooMany => {
+                let reason = format!("refused: more than {} routes", crate::desired::MAX_ROUTES);
+                return Some(RouteState::Failed { reason });
+            }
+        }
+        let (_, bundle) = self.desired.bundle_at(slot)?;
+        if bundle.way.impossible {
+            return Some(RouteState::Failed { reason: bundle.way.reason.clone() });
+        }
+        if self.desired.is_local(slot) {
             return Some(RouteState::Failed {
                 reason: "refused: this node has a route of its own there".to_owned(),
             });
         }
-        match self.tracker.standing(&key)? {
-            Standing::Installed => Some(RouteState::Installed { via }),
-            Standing::Pending => None,
+        if bundle.way.hops.is_empty() {
+            return Some(RouteState::Pending { reason: bundle.way.reason.clone() });
+        }
+        match self.tracker.standing(slot)? {
+            Standing::Installed => Some(RouteState::Installed { via: bundle.way.via }),
+            Standing::Pending => {
+                // The kernel refused what it leads to.
+                let refusal = bundle.object.and_then(|object| self.objects.refusal(object))?;
+                Some(RouteState::Failed { reason: refused(refusal) })
+            }
             Standing::Foreign(protocol) => Some(RouteState::Failed { reason: foreign(protocol) }),
             Standing::Failed(refusal) => Some(RouteState::Failed { reason: refused(&refusal) }),
         }
     }
+}
+
+/// A state condensed to a number other than 0: the same state gives the same.
+fn digest(state: &RouteState) -> u32 {
+    let (kind, text) = match state {
+        RouteState::Installed { via } => return via_number(*via),
+        RouteState::Pending { reason } => (1 << 28, reason),
+        RouteState::Failed { reason } => (2 << 28, reason),
+        RouteState::Removed => return 3 << 28,
+    };
+    // FNV-1a.
+    let sum =
+        text.bytes().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    kind | sum >> 4
 }
 
 /// The words for a route of somebody else in the way.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use causeway_api::fib::{Command, Decoder, Event, Message, VERSION};
+use causeway_api::fib::{Command, Decoder, Event, MAX_FRAME, Message, VERSION};
 use causeway_kernel::{NextHop, Route};
 
 use crate::scene::{Bgpd, DOCUMENTS, PATIENCE, Scene, eventually, ip, network};
@@ -176,11 +176,11 @@ fn feeds_that_misbehave_are_shown_the_door_and_change_nothing() {
         command.encode(&mut bytes);
         bytes
     };
-    assert_eq!(said(&[0xff; 64]), "frame of 4294967295 bytes (allowed: 1 to 16384)");
+    assert_eq!(said(&[0xff; 64]), format!("frame of 4294967295 bytes (allowed: 1 to {MAX_FRAME})"));
     assert_eq!(said(&encoded(&Command::SnapshotBegin)), "the first message is no Hello");
     assert_eq!(
         said(&encoded(&Command::Hello { version: 99, restarted: false })),
-        "version 99 of the FIB feed; this is version 1"
+        "version 99 of the FIB feed; this is version 2"
     );
     // bgpd itself goes mad: it is closed, and its routes stay.
     bgpd.send_bytes(&[0, 0, 0, 1, 200]);

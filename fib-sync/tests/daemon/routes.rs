@@ -261,7 +261,10 @@ fn routes_follow_links_that_lose_carrier_or_are_set_down() {
         assert!(down.subnets.contains(&network("192.0.2.1/24")), "{down:?}");
         reach(&mut bgpd, false);
         let state = bgpd.status("10.2.0.0/16", single, |state| matches!(state, RouteState::Pending { .. }));
-        assert_eq!(state, RouteState::Pending { reason: "next hop unreachable: 192.0.2.2".to_owned() });
+        assert_eq!(
+            state,
+            RouteState::Pending { reason: "next hop 192.0.2.2 unreachable: no live route to it".to_owned() }
+        );
         scene.expect(one.clone());
 
         if carrier {

@@ -242,7 +242,7 @@ impl Scene {
         routes
     }
 
-    /// Those of ours, without the blocks of the node.
+    /// Those of ours, without the blocks of the node, with the next hops they come to, by object or by themselves.
     pub fn learned(&mut self) -> Vec<Route> {
         let mut routes = self.routes();
         routes.retain(|route| {
@@ -250,13 +250,17 @@ impl Scene {
                 && route.key.metric == ROUTE_METRIC
                 && route.kind == causeway_kernel::RouteKind::Unicast
         });
+        for route in &mut routes {
+            route.nexthop_id = None;
+        }
         routes
     }
 
     /// The route of ours for one prefix.
     pub fn route(&mut self, prefix: &str) -> Option<Route> {
         let key = causeway_kernel::RouteKey::ours(network(prefix));
-        self.routes().into_iter().find(|route| route.key == key)
+        let route = self.routes().into_iter().find(|route| route.key == key)?;
+        Some(Route { nexthop_id: None, ..route })
     }
 
     /// Waits until the kernel has exactly these learned routes.
