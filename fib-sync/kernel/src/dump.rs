@@ -14,9 +14,9 @@ use nix::errno::Errno;
 
 use crate::attribute::Attributes;
 use crate::error::Error;
-use crate::message::route as message;
+use crate::message::route::{self as message, Metered};
 use crate::netns;
-use crate::route::{Family, Route};
+use crate::route::{Family, Route, RouteChange};
 use crate::socket::{End, NetlinkSocket};
 
 /// One route of a dump.
@@ -59,15 +59,30 @@ impl Dumps {
         Ok(())
     }
 
+    /// Takes notice of changes that are made while a dump runs: after a deletion the kernel leaves IPv6 routes out.
+    pub(crate) fn note_changes(&mut self, changes: &[RouteChange]) {
+        if self.running() && self.forms.family == Family::Ipv6 && !self.interrupted {
+            self.interrupted = changes.iter().any(
+                |change| matches!(change, RouteChange::Delete { key, .. } if key.family() == Family::Ipv6),
+            );
+        }
+    }
+
     /// Reads one part of the dump; whether there is more.
-    pub(crate) fn next(&mut self, each: &mut dyn FnMut(Dumped<'_>)) -> Result<bool, Error> {
+    pub(crate) fn next(
+        &mut self,
+        metered: &mut Metered,
+        each: &mut dyn FnMut(Dumped<'_>),
+    ) -> Result<bool, Error> {
         let Some(sequence) = self.running else { return Ok(false) };
         let Dumps { forms, interrupted, .. } = self;
+        let known = forms.routes.len();
         let end = self.socket.read_part(sequence, interrupted, |kind, payload| {
             if kind == message::NEW {
                 forms.take(payload, each);
             }
         })?;
+        forms.routes[known..].iter().flatten().for_each(|route| message::note_metrics(metered, route));
         let Some(end) = end else { return Ok(true) };
         self.running = None;
         match end {

@@ -62,7 +62,12 @@ pub trait Kernel {
 
     /// Begins a dump of all routes of one table and family, including those of others; an unfinished one is abandoned.
     /// Other operations may go on meanwhile. A route that is not touched between this call and the last
-    /// [`Kernel::dump_next`] is shown exactly once; one that is may be shown as it was, as it is, or not at all.
+    /// [`Kernel::dump_next`] is shown; one that is may be shown as it was, as it is, or not at all.
+    ///
+    /// For IPv6 the kernel remembers only how many routes it has shown. When anything changes it begins anew and passes
+    /// over that many, which takes time in proportion, shows some twice, and after deletions leaves some out: a dump
+    /// during which IPv6 routes were deleted by [`Kernel::write`] ends with [`Error::Interrupted`]. So it is better not
+    /// to write IPv6 routes meanwhile.
     ///
     /// # Errors
     /// [`Error::Overrun`], [`Error::Socket`].
@@ -132,7 +137,8 @@ pub trait Kernel {
     /// is taken or the kind has a device with the same properties.
     fn add_tunnel(&mut self, tunnel: &Tunnel) -> Result<u32, Error>;
 
-    /// Makes a tunnel device what it should be, and sets it up, without deleting it.
+    /// Makes a tunnel device what it should be, and sets it up, without deleting it. Of VXLAN the identifier, the port
+    /// and the outer family cannot be changed.
     ///
     /// # Errors
     /// [`Error::Refused`] with EOPNOTSUPP when the kernel cannot change that in place: the caller deletes and adds.
@@ -187,9 +193,9 @@ pub trait Kernel {
     /// [`Error::Refused`].
     fn set_fdb(&mut self, ifindex: u32, mac: Mac, remote: IpAddr) -> Result<(), Error>;
 
-    /// Deletes an FDB entry of a VXLAN device.
+    /// Deletes an FDB entry of a VXLAN device. An entry for that address with another remote stays, in silence.
     ///
     /// # Errors
-    /// [`Error::Refused`]; [`Error::missing`] when there is none.
+    /// [`Error::Refused`]; [`Error::missing`] when there is none for that address.
     fn delete_fdb(&mut self, ifindex: u32, mac: Mac, remote: IpAddr) -> Result<(), Error>;
 }

@@ -14,12 +14,13 @@ use crate::Kernel;
 use crate::dump::{Dumped, Dumps};
 use crate::error::{Error, Refusal};
 use crate::link::{Address, Link, LinkChange, Mac, Neighbour, VethPair};
+use crate::message::route::Metered;
 use crate::message::{self, nexthop, route, tunnel as tunnels};
 use crate::netns;
 use crate::nexthop::{Nexthop, NexthopKind};
 use crate::route::{Family, Route, RouteChange, RouteKey};
 use crate::socket::{End, NetlinkSocket};
-use crate::tunnel::{FdbEntry, Tunnel};
+use crate::tunnel::{FdbEntry, Tunnel, TunnelKind};
 
 /// How often an interrupted dump is repeated before [`Error::Interrupted`].
 pub const DUMP_ATTEMPTS: usize = 20;
@@ -37,6 +38,7 @@ pub struct Netlink {
     /// Where the socket is, for further ones.
     netns: OwnedFd,
     dumps: Option<Dumps>,
+    metered: Metered,
 }
 
 impl Netlink {
@@ -45,7 +47,12 @@ impl Netlink {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open() -> Result<Netlink, Error> {
-        Ok(Netlink { socket: NetlinkSocket::open()?, netns: netns::current()?, dumps: None })
+        Ok(Netlink {
+            socket: NetlinkSocket::open()?,
+            netns: netns::current()?,
+            dumps: None,
+            metered: Metered::default(),
+        })
     }
 
     /// Opens a socket in another network namespace. The calling thread does not leave its own.
@@ -125,7 +132,7 @@ impl Netlink {
 
     fn change_route(&mut self, change: &RouteChange) -> Result<(), Error> {
         let mut body = Vec::new();
-        let (kind, flags) = route::put_change(&mut body, change);
+        let (kind, flags) = route::put_change(&mut body, change, &mut self.metered);
         self.request_body(kind, &body, flags, || change.to_string())
     }
 
@@ -213,6 +220,7 @@ impl Kernel for Netlink {
         };
         // A kernel that cannot filter sends more.
         routes.retain(|route| route.key.table == table && route.key.family() == family);
+        routes.iter().for_each(|route| route::note_metrics(&mut self.metered, route));
         Ok(routes)
     }
 
@@ -227,11 +235,15 @@ impl Kernel for Netlink {
     }
 
     fn dump_next(&mut self, each: &mut dyn FnMut(Dumped<'_>)) -> Result<bool, Error> {
-        self.dumps.as_mut().map_or(Ok(false), |dumps| dumps.next(each))
+        self.dumps.as_mut().map_or(Ok(false), |dumps| dumps.next(&mut self.metered, each))
     }
 
     fn write(&mut self, changes: &[RouteChange]) -> Result<Vec<Result<(), Refusal>>, Error> {
-        self.socket.batch(changes.len(), |index, out| route::put_change(out, &changes[index]))
+        let Netlink { socket, metered, dumps, .. } = self;
+        if let Some(dumps) = dumps {
+            dumps.note_changes(changes);
+        }
+        socket.batch(changes.len(), |index, out| route::put_change(out, &changes[index], metered))
     }
 
     fn nexthops(&mut self) -> Result<Option<Vec<Nexthop>>, Error> {
@@ -267,7 +279,10 @@ impl Kernel for Netlink {
     }
 
     fn delete_nexthop(&mut self, id: u32) -> Result<(), Error> {
-        self.request_body(nexthop::DELETE, &nexthop::delete(id), 0, || format!("delete nexthop {id}"))
+        self.request_body(nexthop::DELETE, &nexthop::delete(id), 0, || format!("delete nexthop {id}"))?;
+        // No route is on it any more.
+        self.metered.remove(&id);
+        Ok(())
     }
 
     fn links(&mut self) -> Result<Vec<Link>, Error> {
@@ -301,7 +316,10 @@ impl Kernel for Netlink {
 
     fn change_tunnel(&mut self, ifindex: u32, tunnel: &Tunnel) -> Result<(), Error> {
         let what = || format!("change {} {}", tunnel.kind.name(), tunnel.name);
-        self.request_body(tunnels::NEW_LINK, &tunnels::change(ifindex, tunnel), 0, what)?;
+        self.request_body(tunnels::NEW_LINK, &tunnels::change(ifindex, tunnel.kind), 0, what)?;
+        let mac = tunnel.mac.filter(|_| matches!(tunnel.kind, TunnelKind::Vxlan { .. }));
+        let change = LinkChange { up: Some(true), mtu: Some(tunnel.mtu), mac, name: None };
+        self.set_link(ifindex, &change)?;
         // What the request cannot say (a remote, flags of the device) may still be otherwise.
         match self.link_by_name(&tunnel.name)? {
             Some(link) if link.index == ifindex && link.tunnel == Some(tunnel.kind) => Ok(()),

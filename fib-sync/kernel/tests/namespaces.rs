@@ -1,66 +1,22 @@
 //! The real kernel, each test in network namespaces of its own. Needs root.
 
+#![allow(dead_code, reason = "not every test uses all of the scene")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod scene;
+
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use causeway_kernel::route::{MAIN_TABLE, ROUTE_METRIC, ROUTE_PROTOCOL};
 use causeway_kernel::{
-    Family, Hint, Kernel, LinkChange, Mac, Monitor, Netlink, NextHop, Route, RouteChange, RouteKey,
-    RouteKind, VethPair, netns, sysctl,
+    Family, Hint, Kernel, LinkChange, Mac, Monitor, Netlink, NextHop, NexthopKind, Route, RouteChange,
+    RouteKey, RouteKind, Tunnel, TunnelKind, VethPair, netns, sysctl,
 };
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
-
-const HOST_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
-
-fn network(text: &str) -> IpNetwork {
-    text.parse().unwrap()
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn up() -> LinkChange {
-    LinkChange { up: Some(true), ..LinkChange::default() }
-}
-
-/// Two namespaces with a veth pair, both ends up, 192.0.2.1/24 and 2001:db8::1/64 on the first.
-struct Pair {
-    host: Netlink,
-    peer: Netlink,
-    host_ns: OwnedFd,
-    peer_ns: OwnedFd,
-    ifindex: u32,
-    peer_ifindex: u32,
-}
-
-fn pair() -> Pair {
-    let host_ns = netns::create().expect("a network namespace (needs root)");
-    let peer_ns = netns::create().unwrap();
-    let mut host = Netlink::open_in(host_ns.as_fd()).unwrap();
-    let mut peer = Netlink::open_in(peer_ns.as_fd()).unwrap();
-    host.add_veth(&VethPair {
-        name: "up0",
-        mac: HOST_MAC,
-        peer_name: "eth0",
-        peer_mac: PEER_MAC,
-        peer_netns: Some(peer_ns.as_fd()),
-        mtu: 1400,
-    })
-    .unwrap();
-    let ifindex = host.link_by_name("up0").unwrap().unwrap().index;
-    let peer_ifindex = peer.link_by_name("eth0").unwrap().unwrap().index;
-    host.set_link(ifindex, &up()).unwrap();
-    peer.set_link(peer_ifindex, &up()).unwrap();
-    host.add_address(ifindex, network("192.0.2.1/24"), false).unwrap();
-    host.add_address(ifindex, network("2001:db8::1/64"), true).unwrap();
-    Pair { host, peer, host_ns, peer_ns, ifindex, peer_ifindex }
-}
+use scene::{HOST_MAC, PEER_MAC, Pair, ip, network, pair};
 
 fn ours(kernel: &mut Netlink, family: Family) -> Vec<Route> {
     let mut routes = kernel.routes(family, MAIN_TABLE).unwrap();
@@ -332,4 +288,134 @@ fn sysctls_are_those_of_the_namespace() {
     assert_eq!(sysctl::read(key).unwrap(), here, "the test's own namespace was changed");
     assert!(sysctl::read("net/ipv4/no_such_key").unwrap_err().to_string().contains("no_such_key"));
     assert!(!netns::same(pair.host_ns.as_fd(), pair.peer_ns.as_fd()).unwrap());
+}
+
+#[test]
+fn neighbours_are_told_of_where_they_are_watched_and_objects_everywhere() {
+    let mut pair = pair();
+    let port = pair.host.port().unwrap();
+    let mut monitor = netns::run_in(pair.host_ns.as_fd(), || Monitor::open(port)).unwrap().unwrap();
+    let mut other = Netlink::open_in(pair.host_ns.as_fd()).unwrap();
+    let vxlan = Tunnel {
+        name: "vx".to_owned(),
+        kind: TunnelKind::Vxlan { local: ip("192.0.2.1"), vni: 4096, port: 4789 },
+        mtu: 1350,
+        mac: Some(HOST_MAC),
+    };
+    let device = other.add_tunnel(&vxlan).unwrap();
+    let of = |monitor: &mut Monitor, kind: &Hint| {
+        monitor.drain().unwrap().iter().filter(|hint| *hint == kind).count()
+    };
+    of(&mut monitor, &Hint::Link);
+    other.set_neighbour(device, ip("192.0.2.9"), PEER_MAC).unwrap();
+    assert_eq!(of(&mut monitor, &Hint::Neighbour), 0, "no link is watched yet");
+
+    monitor.watch_neighbours(&[4711, device]).unwrap();
+    other.set_neighbour(pair.ifindex, ip("192.0.2.9"), PEER_MAC).unwrap();
+    assert_eq!(of(&mut monitor, &Hint::Neighbour), 0, "another link's");
+    other.set_neighbour(device, ip("fe80::9"), PEER_MAC).unwrap();
+    assert_eq!(of(&mut monitor, &Hint::Neighbour), 1);
+    other.delete_neighbour(device, ip("fe80::9")).unwrap();
+    assert_eq!(of(&mut monitor, &Hint::Neighbour), 1);
+    other.set_fdb(device, PEER_MAC, ip("198.51.100.1")).unwrap();
+    assert_eq!(of(&mut monitor, &Hint::Neighbour), 1);
+    pair.host.set_neighbour(device, ip("192.0.2.9"), HOST_MAC).unwrap();
+    assert_eq!(of(&mut monitor, &Hint::Neighbour), 0, "our own");
+    pair.host.delete_fdb(device, PEER_MAC, ip("198.51.100.1")).unwrap();
+    assert_eq!(of(&mut monitor, &Hint::Neighbour), 1, "the kernel does not say whose it was");
+
+    let hop = NexthopKind::single(Family::Ipv4, NextHop::gateway(ip("192.0.2.2"), pair.ifindex));
+    let id = other.add_nexthop(&hop, ROUTE_PROTOCOL).unwrap();
+    assert_eq!(of(&mut monitor, &Hint::Nexthop), 1);
+    pair.host.delete_nexthop(id).unwrap();
+    assert_eq!(of(&mut monitor, &Hint::Nexthop), 0, "our own");
+}
+
+#[test]
+fn carrier_loss_takes_objects_and_their_routes_in_silence() {
+    let mut pair = pair();
+    let port = pair.host.port().unwrap();
+    let hop = NexthopKind::single(Family::Ipv4, NextHop::gateway(ip("192.0.2.2"), pair.ifindex));
+    let single = pair.host.add_nexthop(&hop, ROUTE_PROTOCOL).unwrap();
+    let group = pair.host.add_nexthop(&NexthopKind::group(vec![(single, 1)], false), ROUTE_PROTOCOL).unwrap();
+    let on = Route { nexthop_id: Some(group), ..Route::unicast(network("10.1.0.0/16"), Vec::new()) };
+    let inline =
+        Route::unicast(network("10.2.0.0/16"), vec![NextHop::gateway(ip("192.0.2.2"), pair.ifindex)]);
+    pair.host.add_route(&on).unwrap();
+    pair.host.add_route(&inline).unwrap();
+    let mut monitor = netns::run_in(pair.host_ns.as_fd(), || Monitor::open(port)).unwrap().unwrap();
+    pair.peer.set_link(pair.peer_ifindex, &LinkChange { up: Some(false), ..LinkChange::default() }).unwrap();
+    // The kernel gets to it a moment later, by a second at most.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while pair.host.nexthops().unwrap() != Some(vec![]) {
+        assert!(Instant::now() < deadline, "the object outlived the carrier");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(ours(&mut pair.host, Family::Ipv4), [inline], "inline next hops stay");
+    let hints = monitor.drain().unwrap();
+    assert!(hints.contains(&Hint::Link), "{hints:?}");
+    assert!(!hints.contains(&Hint::Nexthop), "{hints:?}");
+}
+
+#[test]
+fn a_route_without_mtu_does_not_take_over_that_of_another_on_its_object() {
+    let mut pair = pair();
+    let hop = NexthopKind::single(Family::Ipv4, NextHop::gateway(ip("192.0.2.2"), pair.ifindex));
+    let id = pair.host.add_nexthop(&hop, ROUTE_PROTOCOL).unwrap();
+    let on = |destination: &str, mtu| Route {
+        mtu,
+        nexthop_id: Some(id),
+        ..Route::unicast(network(destination), Vec::new())
+    };
+    pair.host.add_route(&on("10.1.0.0/16", Some(1300))).unwrap();
+    pair.host.add_route(&on("10.2.0.0/16", None)).unwrap();
+    pair.host.add_route(&on("10.3.0.0/16", Some(1300))).unwrap();
+    pair.host.replace_route(&on("10.3.0.0/16", None)).unwrap();
+    // A socket that wrote none of them learns it from a dump.
+    let mut other = Netlink::open_in(pair.host_ns.as_fd()).unwrap();
+    other.dump_start(Family::Ipv4, MAIN_TABLE).unwrap();
+    while other.dump_next(&mut |_| {}).unwrap() {}
+    other.add_route(&on("10.4.0.0/16", None)).unwrap();
+    let mtus: Vec<_> = ours(&mut pair.host, Family::Ipv4).iter().map(|route| route.mtu).collect();
+    assert_eq!(mtus, [Some(1300), None, None, None]);
+}
+
+/// Kinds of devices that kernels may lack. Where this one does, the refusal must be the one that is said to name it.
+#[test]
+fn ip_tunnels_are_made_seen_and_changed_or_said_to_be_lacking() {
+    let mut pair = pair();
+    let mut lacking = Vec::new();
+    let v4 = |local: [u8; 4]| TunnelKind::Ipip { local: local.into() };
+    let v6 = |last: u16| TunnelKind::Ip6 { local: [0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into() };
+    for (kind, changed) in [(v4([192, 0, 2, 1]), v4([192, 0, 2, 7])), (v6(1), v6(7))] {
+        let tunnel = Tunnel { name: "tun".to_owned(), kind, mtu: 1360, mac: None };
+        let index = match pair.host.add_tunnel(&tunnel) {
+            Ok(index) => index,
+            Err(error) => {
+                assert!(error.unsupported(), "{error}");
+                assert!(error.to_string().starts_with(&format!("create {} tun: ", kind.name())), "{error}");
+                lacking.push(kind.name());
+                continue;
+            }
+        };
+        let made = pair.host.link_by_name("tun").unwrap().unwrap();
+        assert_eq!((made.tunnel, made.mtu, made.admin_up), (Some(kind), 1360, true));
+        assert_eq!(made.kind.as_deref(), Some(kind.name()));
+        let twin = Tunnel { name: "twin".to_owned(), ..tunnel.clone() };
+        assert!(pair.host.add_tunnel(&twin).unwrap_err().exists());
+        let changed = Tunnel { kind: changed, mtu: 1280, ..tunnel };
+        pair.host.change_tunnel(index, &changed).unwrap();
+        let made = pair.host.link_by_name("tun").unwrap().unwrap();
+        assert_eq!((made.index, made.tunnel, made.mtu), (index, Some(changed.kind), 1280));
+        let gateway = if kind.local().is_ipv4() { ip("198.51.100.5") } else { ip("2001:db8:5::5") };
+        let destination = if kind.local().is_ipv4() { "10.1.0.0/16" } else { "fd00:1::/32" };
+        let hop = NextHop { onlink: true, ..NextHop::gateway(gateway, index) };
+        let way = NexthopKind::single(Family::of(&gateway), hop);
+        let id = pair.host.add_nexthop(&way, ROUTE_PROTOCOL).unwrap();
+        let route = Route { nexthop_id: Some(id), ..Route::unicast(network(destination), Vec::new()) };
+        pair.host.add_route(&route).unwrap();
+        pair.host.delete_link(index).unwrap();
+        assert_eq!(ours(&mut pair.host, Family::of(&gateway)), [], "the route went with its device");
+    }
+    println!("this kernel lacks: {lacking:?}");
 }

@@ -3,6 +3,7 @@
 //! By hand, because there are a million of them: writing one allocates nothing, and of a dump only what differs from
 //! the routes before is parsed at all (see [`crate::dump`]).
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -73,15 +74,28 @@ fn kind_of(number: u8) -> RouteKind {
     }
 }
 
+/// The nexthop objects on which there is, or was, an IPv4 route with an MTU.
+///
+/// Linux takes an IPv4 route without metrics for the same as any other on that object, whatever the other's MTU, and
+/// gives it that MTU (`fib_find_info_nh`). Metrics that are there, but empty, make it look closer, which costs time.
+pub(crate) type Metered = HashSet<u32, foldhash::fast::RandomState>;
+
+/// Takes notice of a route for [`Metered`].
+pub(crate) fn note_metrics(metered: &mut Metered, route: &Route) {
+    if let (Some(_), Some(id), Family::Ipv4) = (route.mtu, route.nexthop_id, route.key.family()) {
+        metered.insert(id);
+    }
+}
+
 /// Appends the body of the request for a change; its message type and flags besides `NLM_F_REQUEST`.
-pub(crate) fn put_change(out: &mut Vec<u8>, change: &RouteChange) -> (u16, u16) {
+pub(crate) fn put_change(out: &mut Vec<u8>, change: &RouteChange, metered: &mut Metered) -> (u16, u16) {
     match change {
         RouteChange::Add(route) => {
-            put_route(out, route);
+            put_route(out, route, metered);
             (NEW, (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16)
         }
         RouteChange::Replace(route) => {
-            put_route(out, route);
+            put_route(out, route, metered);
             (NEW, (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16)
         }
         RouteChange::Delete { key, protocol } => {
@@ -115,7 +129,7 @@ fn put_key(out: &mut Vec<u8>, key: &RouteKey, protocol: u8, scope: u8, kind: u8,
     attribute::put_u32(out, RTA_PRIORITY, key.metric);
 }
 
-fn put_route(out: &mut Vec<u8>, route: &Route) {
+fn put_route(out: &mut Vec<u8>, route: &Route, metered: &mut Metered) {
     let family = route.key.family();
     let unicast = route.kind == RouteKind::Unicast;
     let scope = match (family, route.kind) {
@@ -154,6 +168,9 @@ fn put_route(out: &mut Vec<u8>, route: &Route) {
     }
     if let Some(mtu) = route.mtu {
         attribute::nest(out, RTA_METRICS, |out| attribute::put_u32(out, RTAX_MTU, mtu));
+        note_metrics(metered, route);
+    } else if !metered.is_empty() && route.nexthop_id.is_some_and(|id| metered.contains(&id)) {
+        attribute::put(out, RTA_METRICS, &[]);
     }
 }
 

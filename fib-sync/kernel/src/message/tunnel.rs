@@ -92,25 +92,26 @@ fn link_header(ifindex: u32) -> Vec<u8> {
 pub(crate) fn new(tunnel: &Tunnel) -> Vec<u8> {
     let mut body = link_header(0);
     attribute::put_text(&mut body, IFLA_IFNAME, &tunnel.name);
-    put_common(&mut body, tunnel, true);
-    body
-}
-
-/// The body that changes one into what it should be, as far as the kernel can, and sets it up.
-pub(crate) fn change(ifindex: u32, tunnel: &Tunnel) -> Vec<u8> {
-    let mut body = link_header(ifindex);
-    put_common(&mut body, tunnel, false);
-    body
-}
-
-fn put_common(body: &mut Vec<u8>, tunnel: &Tunnel, create: bool) {
-    attribute::put_u32(body, IFLA_MTU, tunnel.mtu);
+    attribute::put_u32(&mut body, IFLA_MTU, tunnel.mtu);
     if let (TunnelKind::Vxlan { .. }, Some(mac)) = (tunnel.kind, tunnel.mac) {
-        attribute::put(body, IFLA_ADDRESS, &mac.0);
+        attribute::put(&mut body, IFLA_ADDRESS, &mac.0);
     }
+    put_kind(&mut body, tunnel.kind, true);
+    body
+}
+
+/// The body that makes a device the tunnel it should be, as far as the kernel can, and sets it up. VXLAN refuses an MTU
+/// in the same message.
+pub(crate) fn change(ifindex: u32, kind: TunnelKind) -> Vec<u8> {
+    let mut body = link_header(ifindex);
+    put_kind(&mut body, kind, false);
+    body
+}
+
+fn put_kind(body: &mut Vec<u8>, kind: TunnelKind, create: bool) {
     attribute::nest(body, IFLA_LINKINFO, |body| {
-        attribute::put_text(body, IFLA_INFO_KIND, tunnel.kind.name());
-        attribute::nest(body, IFLA_INFO_DATA, |body| match tunnel.kind {
+        attribute::put_text(body, IFLA_INFO_KIND, kind.name());
+        attribute::nest(body, IFLA_INFO_DATA, |body| match kind {
             TunnelKind::Vxlan { local, vni, port } => put_vxlan(body, local, vni, port, create),
             TunnelKind::Ipip { local } => {
                 attribute::put(body, TUN_LOCAL, &local.octets());
@@ -129,18 +130,18 @@ fn put_common(body: &mut Vec<u8>, tunnel: &Tunnel, create: bool) {
 }
 
 fn put_vxlan(body: &mut Vec<u8>, local: IpAddr, vni: u32, port: u16, create: bool) {
-    attribute::put_u32(body, VXLAN_ID, vni);
     match local {
         IpAddr::V4(local) => attribute::put(body, VXLAN_LOCAL, &local.octets()),
         IpAddr::V6(local) => attribute::put(body, VXLAN_LOCAL6, &local.octets()),
     }
-    attribute::put(body, VXLAN_PORT, &port.to_be_bytes());
     attribute::put(body, VXLAN_TTL, &[TTL]);
     attribute::put(body, VXLAN_TOS, &[TOS_INHERIT]);
     attribute::put(body, VXLAN_DF, &[DF_SET]);
     attribute::put(body, VXLAN_LEARNING, &[0]);
     if create {
-        // The kernel refuses even an unchanged value of these for a device that is there.
+        // The kernel refuses even an unchanged value of most of these for a device that is there.
+        attribute::put_u32(body, VXLAN_ID, vni);
+        attribute::put(body, VXLAN_PORT, &port.to_be_bytes());
         match local {
             IpAddr::V4(_) => attribute::put(body, VXLAN_UDP_CSUM, &[1]),
             IpAddr::V6(_) => {

@@ -1,7 +1,8 @@
 //! Streamed dumps of the mock: parts of a few routes, between which changes come in.
 
 use crate::dump::Dumped;
-use crate::route::{Family, Route, RouteKey};
+use crate::error::Error;
+use crate::route::{Family, Route, RouteChange, RouteKey};
 
 use super::MockKernel;
 
@@ -16,16 +17,26 @@ pub(super) struct Dumping {
     shown: usize,
     /// The forms so far.
     forms: Vec<Route>,
+    /// IPv6 routes were deleted meanwhile, so that others may have been left out.
+    deleted: bool,
 }
 
 impl MockKernel {
     pub(super) fn begin_dump(&mut self, family: Family, table: u32) {
-        self.dumping = Some(Dumping { family, table, last: None, shown: 0, forms: Vec::new() });
+        self.dumping =
+            Some(Dumping { family, table, last: None, shown: 0, forms: Vec::new(), deleted: false });
     }
 
-    /// Shows the next part; whether there is more.
-    pub(super) fn go_on(&mut self, each: &mut dyn FnMut(Dumped<'_>)) -> bool {
-        let Some(mut dumping) = self.dumping.take() else { return false };
+    /// Takes notice of a change that comes in between.
+    pub(super) fn note_change(&mut self, change: &RouteChange) {
+        if let (Some(dumping), RouteChange::Delete { key, .. }) = (&mut self.dumping, change) {
+            dumping.deleted |= dumping.family == Family::Ipv6 && key.family() == Family::Ipv6;
+        }
+    }
+
+    /// Shows the next part; whether there is more, or [`Error::Interrupted`].
+    pub(super) fn go_on(&mut self, each: &mut dyn FnMut(Dumped<'_>)) -> Result<bool, Error> {
+        let Some(mut dumping) = self.dumping.take() else { return Ok(false) };
         let all = self.routes_of(dumping.family, dumping.table).map(|route| self.shown(route));
         let part: Vec<Route> = match dumping.family {
             Family::Ipv4 => {
@@ -45,11 +56,11 @@ impl MockKernel {
             let destination = route.key.destination;
             each(Dumped { destination, form: form as u32, route: &dumping.forms[form] });
         }
-        let more = part.len() == self.chunk;
-        if more {
+        if part.len() == self.chunk {
             self.dumping = Some(dumping);
+            return Ok(true);
         }
-        more
+        if dumping.deleted { Err(Error::Interrupted("routes")) } else { Ok(false) }
     }
 }
 
