@@ -54,18 +54,39 @@ impl Feed {
         deadline: Instant,
         mut done: impl FnMut(&Event) -> Result<bool>,
     ) -> Result<()> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-            ensure!(left > 0, "fib-sync is not done in time");
-            let mut wanted = PollFlags::POLLIN;
-            wanted.set(PollFlags::POLLOUT, !octets.is_empty());
-            let timeout = PollTimeout::try_from(left.min(60_000)).unwrap_or(PollTimeout::MAX);
-            poll(&mut [PollFd::new(self.stream.as_fd(), wanted)], timeout)?;
+        while !octets.is_empty() {
+            ensure!(Instant::now() < deadline, "fib-sync does not read");
+            self.wait(PollFlags::POLLIN | PollFlags::POLLOUT, deadline)?;
             octets = &octets[self.give(octets)?..];
             if self.take(&mut done)? {
                 return Ok(());
             }
         }
+        ensure!(self.until(deadline, done)?, "fib-sync is not done in time");
+        Ok(())
+    }
+
+    /// Reads what comes until `done` says so, or until then; whether it did.
+    ///
+    /// # Errors
+    /// Where fib-sync hung up, or `done` fails.
+    pub fn until(&mut self, then: Instant, mut done: impl FnMut(&Event) -> Result<bool>) -> Result<bool> {
+        while Instant::now() < then {
+            self.wait(PollFlags::POLLIN, then)?;
+            if self.take(&mut done)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Waits until the socket can be read or written, or until then.
+    fn wait(&self, wanted: PollFlags, then: Instant) -> Result<()> {
+        // Rounded up, so that the time is over when it is.
+        let left = then.saturating_duration_since(Instant::now()).as_millis() + 1;
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        poll(&mut [PollFd::new(self.stream.as_fd(), wanted)], timeout)?;
+        Ok(())
     }
 
     /// Reads what has come, without waiting.
@@ -89,11 +110,8 @@ impl Feed {
         let mut sent = 0;
         while sent < octets.len() {
             ensure!(Instant::now() < deadline, "fib-sync does not read");
+            self.wait(PollFlags::POLLOUT, deadline)?;
             sent += self.give(&octets[sent..])?;
-            if sent < octets.len() {
-                let timeout = PollTimeout::from(100_u8);
-                poll(&mut [PollFd::new(self.stream.as_fd(), PollFlags::POLLOUT)], timeout)?;
-            }
         }
         Ok(())
     }

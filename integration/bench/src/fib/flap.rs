@@ -15,6 +15,8 @@ use crate::usage;
 
 /// Half a flap: the route goes, or comes.
 const CHANGE: Duration = Duration::from_micros(500);
+/// How long an answer is waited for beyond that: a change that overtakes another costs nothing, and how many do is chance.
+const LATE: Duration = Duration::from_millis(5);
 /// How long fib-sync has for itself before.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long the last change may take.
@@ -56,18 +58,14 @@ fn flaps(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<
         };
         is_there = !is_there;
         feed.send(&[command], site.deadline)?;
-        feed.read(|event| answers.take(event))?;
         changes += 1;
-        next += CHANGE;
+        next = (next + CHANGE).max(Instant::now());
+        feed.until(next + LATE, |event| Ok(answers.take(event) >= last))?;
     }
     let took = begin.elapsed();
-    let deadline = site.deadline.min(Instant::now() + LAST);
     if answers.newest < last {
-        feed.exchange(&[], deadline, |event| {
-            answers.take(event);
-            Ok(answers.newest >= last)
-        })
-        .context("the last change")?;
+        let deadline = site.deadline.min(Instant::now() + LAST);
+        feed.exchange(&[], deadline, |event| Ok(answers.take(event) >= last)).context("the last change")?;
     }
     let cpu = usage::fine_cpu(causeway.fib_sync.pid())? - cpu;
     let flaps = changes as f64 / 2.0;
@@ -88,7 +86,8 @@ struct Answers {
 }
 
 impl Answers {
-    fn take(&mut self, event: &Event) {
+    /// Counts; the newest change that is done.
+    fn take(&mut self, event: &Event) -> u64 {
         if let Event::Status { prefix, generation, state } = event
             && *prefix == self.prefix
         {
@@ -97,6 +96,7 @@ impl Answers {
                 self.newest = self.newest.max(*generation);
             }
         }
+        self.newest
     }
 }
 
