@@ -18,7 +18,7 @@ pub enum NexthopKind {
     },
     /// Several, each an object of its own.
     Group {
-        /// Identifier and weight (1 to 256) of each, sorted.
+        /// Identifier and weight (1 to 255) of each, sorted.
         members: Vec<(u32, u16)>,
         /// Flows stay where they are when a member goes or comes (a table of buckets instead of a hash threshold).
         /// Fixed when the group is made.

@@ -79,7 +79,7 @@ fn objects_are_made_shown_replaced_and_deleted() {
         let onlink = NextHop { onlink: true, ..NextHop::gateway(ip("198.51.100.1"), link) };
         let onlink = NexthopKind::single(Family::Ipv4, onlink);
         let onlink_id = kernel.add_nexthop(&onlink, ROUTE_PROTOCOL).unwrap();
-        let group = NexthopKind::group(vec![(three, 256), (two, 1)], false);
+        let group = NexthopKind::group(vec![(three, 255), (two, 1)], false);
         let group_id = kernel.add_nexthop(&group, ROUTE_PROTOCOL).unwrap();
         let resilient = NexthopKind::group(vec![(two, 3)], true);
         let resilient_id = kernel.add_nexthop(&resilient, 12).unwrap();

@@ -83,8 +83,8 @@ pub(crate) fn new(id: Option<u32>, kind: &NexthopKind, protocol: u8) -> Option<V
             let mut group = Vec::with_capacity(8 * members.len());
             for (id, weight) in members {
                 group.extend_from_slice(&id.to_ne_bytes());
-                // `struct nexthop_grp`: the weight less one, then three bytes of zeros.
-                let weight = u8::try_from(weight.saturating_sub(1)).unwrap_or(u8::MAX);
+                // `struct nexthop_grp`: the weight less one (254 at most before Linux 6.13), then three bytes of zeros.
+                let weight = weight.saturating_sub(1).min(254) as u8;
                 group.extend_from_slice(&[weight, 0, 0, 0]);
             }
             attribute::put(&mut body, NHA_GROUP, &group);

@@ -286,7 +286,7 @@ impl Kernel for MockKernel {
     }
 
     fn delete_neighbour(&mut self, ifindex: u32, address: IpAddr) -> Result<(), Error> {
-        self.operate(Operation::DeleteNeighbour(ifindex, address), None, |kernel| {
+        self.operate(Operation::DeleteNeighbour(ifindex, address), Some(Hint::Neighbour), |kernel| {
             kernel.neighbours.remove(&(ifindex, address)).map(drop).ok_or(Refusal::new(Errno::ENOENT))
         })
     }

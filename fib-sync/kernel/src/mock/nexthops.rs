@@ -125,7 +125,7 @@ impl MockKernel {
                     )
                 };
                 let twice = members.windows(2).any(|pair| pair[0].0 == pair[1].0);
-                let weights = members.iter().all(|(_, weight)| (1..=256).contains(weight));
+                let weights = members.iter().all(|(_, weight)| (1..=255).contains(weight));
                 match !members.is_empty() && !twice && weights && members.iter().all(|(id, _)| single(id)) {
                     true => Ok(()),
                     false => refused(Errno::EINVAL),
