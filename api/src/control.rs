@@ -10,6 +10,7 @@
 //! | | `GET /v1/routes?prefix=P` without a direction | every path of the prefix, `[Route]` |
 //! | | `POST /v1/peers/PEER/reset\|disable\|enable`, body [`PeerCommand`] or empty | [`Done`], or [`Refusal`] |
 //! | `fib-sync.sock` | `GET /v1/fib` | `[FibRoute]` |
+//! | | `GET /v1/doctor/peers` | `[DoctorPeer]` |
 //! | `ipam.sock` | `GET /v1/ipam` | [`Ipam`] |
 //! | each | `GET /v1/node` | [`NodeInfo`], its own part of it |
 //! | each | `GET /healthz`, `/readyz`, `/metrics` | text |
@@ -267,6 +268,42 @@ pub struct FibRoute {
     pub reason: String,
     /// `installed`, `pending`, `failed: …`.
     pub state: String,
+}
+
+/// Another node, as `doctor` probes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DoctorPeer {
+    /// Its name.
+    pub node: String,
+    /// Where it can be probed: in its blocks first, then at its own addresses.
+    pub targets: Vec<DoctorTarget>,
+}
+
+/// An address to probe, and the way there as the kernel has it now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DoctorTarget {
+    /// The address.
+    pub address: IpAddr,
+    /// Its family.
+    pub family: Family,
+    /// In a block of the node, so that the way is that of pods' packets; else the node's own address.
+    pub block: bool,
+    /// From which address.
+    pub source: Option<IpAddr>,
+    /// Gateway; null where the address is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Device; null where there is no way.
+    pub device: Option<String>,
+    /// The largest packet this way should take: the route's MTU, or the device's.
+    pub mtu: Option<u32>,
+    /// Where the device is a tunnel: the address of the node that the tunnel ends at.
+    pub endpoint: Option<IpAddr>,
+    /// Where the device is a tunnel: how many bytes it puts in front of a packet.
+    pub overhead: Option<u16>,
+    /// Why there is no way.
+    pub error: Option<String>,
 }
 
 /// The answer of `show ipam`.

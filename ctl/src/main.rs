@@ -6,6 +6,7 @@
 
 mod check;
 mod client;
+mod doctor;
 mod fib;
 mod ipam;
 mod node;
@@ -30,6 +31,7 @@ Examples:
   causeway show routes 10.244.2.0/24          every path, which won, why each other lost
   causeway show routes learned --peer 192.0.2.1 -o json
   causeway show fib                           desired against installed, and why this way
+  causeway doctor mtu --all                   the largest packet to and from every node
   causeway check -f documents/ --node node-a1 what these documents would make of the node
   causeway --run-dir /run/node-b show node    another node on the same machine";
 
@@ -59,6 +61,12 @@ enum Command {
         after_help = "Examples:\n  causeway check -f documents/\n  causeway check -f documents/ --node node-a1"
     )]
     Check(check::CheckArgs),
+    /// Find out what is wrong: without a word, what does not hold of the node; `mtu` measures the paths to other nodes
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor {
+        #[command(subcommand)]
+        command: Option<doctor::DoctorCommand>,
+    },
     /// Reset, disable or enable a peer
     #[command(subcommand)]
     Peer(PeerCommand),
@@ -222,6 +230,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Error> {
         Command::Show(Show::Fib { prefix }) => fib::show(&client, output, *prefix),
         Command::Show(Show::Ipam { blocks }) => ipam::show(&client, output, *blocks),
         Command::Show(Show::Node) => node::show(&client, output),
+        Command::Doctor { command } => doctor::run(&client, output, command.as_ref()),
         Command::Check(args) => check::run(args, output),
         Command::Peer(command) => peers::command(&client, output, command),
         Command::Crds => output.yaml_documents(&causeway_api::resource::crds()),

@@ -10,6 +10,12 @@ use crate::render::{Output, duration, judged, or_dash};
 
 /// Prints the node; a daemon that cannot be reached becomes a condition, unless none can.
 pub fn show(client: &Client, output: &Output) -> Result<(), Error> {
+    let node = gather(client)?;
+    output.print(&node, |output| text(output, &node))
+}
+
+/// What the three daemons know.
+pub fn gather(client: &Client) -> Result<NodeInfo, Error> {
     let mut node = NodeInfo::default();
     let mut failures = Vec::new();
     for socket in [BGPD_SOCKET, FIB_SYNC_SOCKET, IPAM_SOCKET] {
@@ -29,7 +35,7 @@ pub fn show(client: &Client, output: &Output) -> Result<(), Error> {
     if failures.len() == 3 {
         return Err(failures.swap_remove(0));
     }
-    output.print(&node, |output| text(output, &node))
+    Ok(node)
 }
 
 /// Adds what `part` knows to `node`. What several daemons know, the first one says.
@@ -89,7 +95,14 @@ fn text(output: &Output, node: &NodeInfo) -> String {
             }
         }
     }
-    let rows = node.conditions.iter().map(|condition| {
+    text.push('\n');
+    text += &conditions(output, &node.conditions);
+    text
+}
+
+/// A table of conditions.
+pub fn conditions(output: &Output, conditions: &[Condition]) -> String {
+    let rows = conditions.iter().map(|condition| {
         let good = match condition.status {
             ConditionStatus::True => Some(true),
             ConditionStatus::False => Some(false),
@@ -102,9 +115,7 @@ fn text(output: &Output, node: &NodeInfo) -> String {
             comfy_table::Cell::new(&condition.message),
         ]
     });
-    text.push('\n');
-    text += &output.table(&["CONDITION", "STATUS", "REASON", "MESSAGE"], rows.collect());
-    text
+    output.table(&["CONDITION", "STATUS", "REASON", "MESSAGE"], rows.collect())
 }
 
 #[cfg(test)]

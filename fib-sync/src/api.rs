@@ -1,5 +1,7 @@
 //! The local API of fib-sync: `GET /v1/fib`, `/v1/node`, readiness and metrics.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -9,9 +11,11 @@ use causeway_daemon::http::{Api, ask, refuse};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::doctor;
 use crate::metrics;
 use crate::nat::keeper::NatState;
 use crate::pods::StoreState;
+use crate::probe::ProbeState;
 use crate::sync::{Handle, Input};
 use crate::sysctls;
 
@@ -26,12 +30,15 @@ pub struct Sources {
     pub store: StoreState,
     /// How keeping the nftables table goes.
     pub nat: NatState,
+    /// How answering probes goes.
+    pub probes: ProbeState,
 }
 
 /// The API over its sources.
 pub fn api(sources: Sources) -> Api {
     let (fib, node, numbers, ready) =
         (sources.handle.clone(), sources.clone(), sources.handle.clone(), sources.handle);
+    let configuration = sources.configuration;
     let read = Router::new()
         .route(
             "/v1/fib",
@@ -45,6 +52,19 @@ pub fn api(sources: Sources) -> Api {
             get(move || {
                 let sources = node.clone();
                 async move { answer(sources.node().await) }
+            }),
+        )
+        .route(
+            "/v1/doctor/peers",
+            get(move || {
+                let config = Arc::clone(&configuration.borrow().current);
+                async move {
+                    match tokio::task::spawn_blocking(move || doctor::peers(&config)).await {
+                        Ok(Ok(peers)) => axum::Json(peers).into_response(),
+                        Ok(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+                        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+                    }
+                }
             }),
         );
     Api {
@@ -68,6 +88,7 @@ impl Sources {
         node.conditions.push(sysctls::condition(&links));
         node.conditions.push(self.store.condition());
         node.conditions.push(self.nat.condition());
+        node.conditions.push(self.probes.condition());
         let configuration = self.configuration.borrow();
         node.conditions.push(configuration.condition());
         node.configuration = Some(configuration.info());

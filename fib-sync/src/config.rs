@@ -13,6 +13,7 @@ use causeway_kernel::route::{ROUTE_METRIC, ROUTE_PROTOCOL};
 use ipnetwork::IpNetwork;
 
 use crate::decision::{TunnelMode, When};
+use crate::probe::{OtherNode, other_nodes};
 
 /// How long routes outlive bgpd when no document says (`gracefulRestart.restartTime`).
 pub const RESTART_TIME: Duration = Duration::from_secs(120);
@@ -52,6 +53,8 @@ pub struct Config {
     pub vxlan_vni: u32,
     /// UDP port of VXLAN.
     pub vxlan_port: u16,
+    /// The other nodes, by name: who may be probed.
+    pub others: Vec<OtherNode>,
     /// Least severity to log.
     pub log_severity: String,
 }
@@ -126,6 +129,7 @@ impl Config {
             clamp_mss: false,
             vxlan_vni: VXLAN_VNI,
             vxlan_port: VXLAN_PORT,
+            others: Vec::new(),
             log_severity: "info".to_owned(),
         }
     }
@@ -185,6 +189,7 @@ pub fn lower(documents: &DocumentSet, node: &str) -> Result<Config, Vec<String>>
             (subnet.ip(), Endpoint { node: other.metadata.name.clone(), zone, subnet })
         }));
     }
+    config.others = other_nodes(documents, node);
     config.host_routes = effective.host_routes;
     config.protocol = settings.route_protocol.unwrap_or(ROUTE_PROTOCOL);
     config.metric = settings.route_metric.unwrap_or(ROUTE_METRIC);
@@ -345,6 +350,11 @@ spec:
             mode,
             nat_outgoing,
         };
+        let other = |name: &str, addresses: &[&str]| OtherNode {
+            name: name.to_owned(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            blocks: Vec::new(),
+        };
         assert_eq!(
             config,
             Config {
@@ -381,6 +391,7 @@ spec:
                 clamp_mss: true,
                 vxlan_vni: 7,
                 vxlan_port: 8472,
+                others: vec![other("b", &["192.0.2.12", "2001:db8::12"]), other("c", &["198.51.100.13"])],
                 log_severity: "info".to_owned(),
             }
         );

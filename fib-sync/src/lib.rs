@@ -13,13 +13,15 @@
 //! [`ownership`], [`symmetry`], [`interfaces`], [`engine`], [`view`]. Over a [`causeway_kernel::Kernel`]: [`tunnel`],
 //! [`objects`].
 //! One thread owns the kernel ([`sync`]); tasks serve bgpd ([`server`]), watch pods ([`pods`]) and answer the local
-//! API ([`api`]).
+//! API ([`api`]). [`nat`] keeps our nftables table, [`probe`] answers `causeway doctor mtu`,
+//! [`doctor`] says what that has to expect.
 
 pub mod api;
 pub mod config;
 pub mod decision;
 pub mod delta;
 pub mod desired;
+pub mod doctor;
 pub mod engine;
 pub mod forms;
 pub mod guard;
@@ -31,6 +33,7 @@ pub mod next_hop;
 pub mod objects;
 pub mod ownership;
 pub mod pods;
+pub mod probe;
 pub mod server;
 pub mod slots;
 pub mod symmetry;

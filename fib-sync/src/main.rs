@@ -14,6 +14,7 @@ use causeway_fib_sync::api::{Sources, api};
 use causeway_fib_sync::config::{self, Config};
 use causeway_fib_sync::nat::keeper::{self, NatState};
 use causeway_fib_sync::pods::{self, StoreState};
+use causeway_fib_sync::probe::{self, ProbeState};
 use causeway_fib_sync::sync::{self, Input};
 use causeway_fib_sync::{ownership, server, sysctls};
 use causeway_kernel::{Kernel, Netlink};
@@ -34,6 +35,10 @@ struct Args {
     #[arg(long)]
     no_nexthop_objects: bool,
 
+    /// UDP port on which the probes of `causeway doctor mtu` of other nodes are answered; 0: none
+    #[arg(long, value_name = "PORT", default_value_t = causeway_probe::PORT)]
+    probe_port: u16,
+
     #[command(flatten)]
     daemon: DaemonArgs,
 }
@@ -49,6 +54,8 @@ struct SetupArgs {
     /// The daemon's options: taken, so that one command line serves both, and not used
     #[arg(long, hide = true)]
     no_nexthop_objects: bool,
+    #[arg(long, hide = true)]
+    probe_port: Option<u16>,
     #[arg(long, hide = true)]
     config: Option<std::path::PathBuf>,
     #[arg(long, hide = true)]
@@ -68,8 +75,7 @@ fn main() -> ExitCode {
         SetupArgs::parse();
         setup_node()
     } else {
-        let args = Args::parse();
-        run(args.daemon, !args.no_nexthop_objects)
+        run(Args::parse())
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -102,14 +108,15 @@ fn setup_node() -> Result<()> {
     Ok(())
 }
 
-fn run(args: DaemonArgs, objects: bool) -> Result<()> {
-    log::init(args.log_format);
-    let path = args.prepare()?;
+fn run(args: Args) -> Result<()> {
+    log::init(args.daemon.log_format);
+    let path = args.daemon.prepare()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(daemon(args, path, objects))
+    runtime.block_on(daemon(args, path))
 }
 
-async fn daemon(args: DaemonArgs, path: std::path::PathBuf, objects: bool) -> Result<()> {
+async fn daemon(args: Args, path: std::path::PathBuf) -> Result<()> {
+    let Args { no_nexthop_objects, probe_port, daemon: args, .. } = args;
     let (ending, shutdown) = Shutdown::on_signals().context("signal handlers")?;
     let name = args.node.clone();
     let configuration = documents::watch(path, shutdown.clone(), move |path| {
@@ -122,13 +129,15 @@ async fn daemon(args: DaemonArgs, path: std::path::PathBuf, objects: bool) -> Re
     log::set_level(&first.log_severity);
 
     let feed = http::bind_unix(&args.run_dir.join(FIB_FEED_SOCKET))?;
-    let sync::KernelThread { handle, thread } = sync::start((*first).clone(), objects, args.run_dir.clone())?;
-    let (store, nat) = (StoreState::default(), NatState::default());
+    let sync::KernelThread { handle, thread } =
+        sync::start((*first).clone(), !no_nexthop_objects, args.run_dir.clone())?;
+    let (store, nat, probes) = (StoreState::default(), NatState::default(), ProbeState::default());
     let sources = Sources {
         handle: handle.clone(),
         configuration: configuration.clone(),
         store: store.clone(),
         nat: nat.clone(),
+        probes: probes.clone(),
     };
     http::serve(api(sources), &args.run_dir.join(FIB_SYNC_SOCKET), args.http, shutdown.clone()).await?;
     tracing::info!(node = %args.node, run_dir = %args.run_dir.display(), "fib-sync runs");
@@ -137,6 +146,7 @@ async fn daemon(args: DaemonArgs, path: std::path::PathBuf, objects: bool) -> Re
     std::thread::Builder::new()
         .name("pods".to_owned())
         .spawn(move || pods::watch(&PodStore::new(&run_dir), &run_dir, &store, &to_kernel, &ended))?;
+    probe::start(probe_port, configuration.clone(), probes)?;
     let translating = tokio::spawn(keeper::keep(configuration.clone(), nat, shutdown.clone()));
     let changes = tokio::spawn(follow(configuration, handle.clone(), shutdown.clone()));
     let serving = tokio::spawn(server::serve(feed, handle.clone(), shutdown.clone()));

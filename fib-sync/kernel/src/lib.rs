@@ -13,7 +13,7 @@
 //! | `socket` | packs, acknowledgements, dumps |
 //! | [`netlink`] | the operations, one method each |
 //! | [`monitor`] | multicast events, as hints |
-//! | [`conntrack`], [`ethtool`] | connections of an address forgotten, offloads read; over `raw`, netlink by hand |
+//! | [`conntrack`], [`ethtool`] | connections of an address forgotten, offloads read; with [`lookup`] over `raw`, netlink by hand |
 //! | [`netns`] | doing things in another network namespace |
 //! | [`sysctl`] | files below `/proc/sys` |
 //! | [`mock`] | the kernel in memory |
@@ -24,6 +24,7 @@ pub mod dump;
 pub mod error;
 pub mod ethtool;
 pub mod link;
+pub mod lookup;
 pub mod message;
 pub mod mock;
 pub mod monitor;

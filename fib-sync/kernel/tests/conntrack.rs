@@ -1,4 +1,4 @@
-//! Connection tracking and ethtool against the real kernel, each test in a network namespace of its own. Needs root, ip and
+//! Connection tracking, ethtool and looking up ways against the real kernel, each test in a network namespace of its own. Needs root, ip and
 //! nft.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
@@ -9,6 +9,7 @@ use std::process::Command;
 
 use causeway_kernel::conntrack::Conntrack;
 use causeway_kernel::ethtool::Ethtool;
+use causeway_kernel::lookup::{Lookup, Way};
 use causeway_kernel::netns;
 
 fn run(program: &str, arguments: &[&str]) {
@@ -109,6 +110,42 @@ fn offloads_are_listed_by_name() {
         let features = ethtool.features("causeway-vxlan").unwrap();
         assert!(features.contains("tx-checksum-ip-generic"), "{features:?}");
         assert!(ethtool.features("nowhere").unwrap_err().missing());
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_way_has_its_device_gateway_source_and_mtu() {
+    let namespace = netns::create().expect("a network namespace (needs root)");
+    netns::run_in(namespace.as_fd(), || {
+        for words in [
+            "link add up0 type veth peer name far0",
+            "addr add 192.0.2.1/24 dev up0",
+            "addr add 192.0.2.7/24 dev up0",
+            "addr add 2001:db8::1/64 dev up0 nodad",
+            "link set far0 up",
+            "link set up0 up",
+            "route add 10.0.0.0/8 via 192.0.2.254 mtu 1400",
+            "route add fd00::/8 via 2001:db8::fe",
+            "route add unreachable 10.1.0.0/16",
+        ] {
+            run("ip", &words.split(' ').collect::<Vec<_>>());
+        }
+        let mut lookup = Lookup::open().unwrap();
+        let way = lookup.way(ip("10.0.0.1"), None).unwrap();
+        let index = way.ifindex.unwrap();
+        let expected = Way {
+            ifindex: Some(index),
+            gateway: Some(ip("192.0.2.254")),
+            source: Some(ip("192.0.2.1")),
+            mtu: Some(1400),
+        };
+        assert_eq!(way, expected);
+        let direct = lookup.way(ip("192.0.2.9"), Some(ip("192.0.2.7"))).unwrap();
+        assert_eq!((direct.ifindex, direct.gateway, direct.mtu), (Some(index), None, None));
+        let way = lookup.way(ip("fd00::1"), None).unwrap();
+        assert_eq!((way.ifindex, way.gateway), (Some(index), Some(ip("2001:db8::fe"))));
+        assert!(lookup.way(ip("10.1.0.1"), None).unwrap_err().refusal().is_some());
     })
     .unwrap();
 }

@@ -33,6 +33,7 @@ const RULES: &[Rule] = &[
     Rule { package: "causeway-api", ours: &[], never: ASYNC },
     Rule { package: "causeway-bgp-wire", ours: &[], never: IMPURE },
     Rule { package: "causeway-bgp-core", ours: &["causeway-bgp-wire"], never: IMPURE },
+    Rule { package: "causeway-probe", ours: &[], never: ASYNC },
     Rule { package: "causeway-daemon", ours: &["causeway-api"], never: KUBE },
     Rule {
         package: "causeway-bgpd",
@@ -47,7 +48,7 @@ const RULES: &[Rule] = &[
     Rule { package: "causeway-kernel", ours: &[], never: ASYNC },
     Rule {
         package: "causeway-fib-sync",
-        ours: &["causeway-api", "causeway-daemon", "causeway-kernel"],
+        ours: &["causeway-api", "causeway-daemon", "causeway-kernel", "causeway-probe"],
         never: KUBE,
     },
     Rule { package: "causeway-ipam", ours: &["causeway-api"], never: ASYNC },
@@ -61,7 +62,11 @@ const RULES: &[Rule] = &[
         ours: &["causeway-api", "causeway-ipam", "causeway-kernel"],
         never: ASYNC,
     },
-    Rule { package: "causeway", ours: &["causeway-api"], never: &["tokio", "axum", "kube"] },
+    Rule {
+        package: "causeway",
+        ours: &["causeway-api", "causeway-probe"],
+        never: &["tokio", "axum", "kube"],
+    },
     // The feed's messages alone: the benchmark plays bgpd to fib-sync.
     Rule { package: "causeway-bench", ours: &["causeway-api"], never: ASYNC },
 ];

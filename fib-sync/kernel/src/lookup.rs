@@ -1,0 +1,119 @@
+//! Which way a packet of this host goes now, as `ip route get` says. For people and probes: what fib-sync programs does
+//! not depend on it.
+
+use std::net::IpAddr;
+
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use crate::error::Error;
+use crate::raw::{RawSocket, Request, attributes, put};
+
+const RTM_GETROUTE: u16 = 26;
+/// Length of `struct rtmsg`.
+const ROUTE_HEADER: usize = 12;
+/// Asks for the route as it was programmed, not for what came of it.
+const RTM_F_FIB_MATCH: u32 = 0x2000;
+const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
+const RTA_VIA: u16 = 18;
+const RTAX_MTU: u16 = 2;
+
+/// The way to an address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Way {
+    /// The device.
+    pub ifindex: Option<u32>,
+    /// The gateway; `None`: the address is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The source address the kernel would choose.
+    pub source: Option<IpAddr>,
+    /// The MTU that was programmed with the route, in bytes.
+    pub mtu: Option<u32>,
+}
+
+/// Asks a network namespace for ways.
+pub struct Lookup {
+    socket: RawSocket,
+}
+
+impl Lookup {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn open() -> Result<Lookup, Error> {
+        Ok(Lookup { socket: RawSocket::open(NETLINK_ROUTE)? })
+    }
+
+    /// The way to an address, for packets from `source`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where there is none; [`Error::Socket`].
+    pub fn way(&mut self, to: IpAddr, source: Option<IpAddr>) -> Result<Way, Error> {
+        let mut way = self.ask(to, source, 0)?;
+        // What the kernel has learned of the path is in the first answer, not in the second. Older kernels give the first
+        // one twice.
+        way.mtu = self.ask(to, source, RTM_F_FIB_MATCH).ok().and_then(|route| route.mtu);
+        Ok(way)
+    }
+
+    fn ask(&mut self, to: IpAddr, source: Option<IpAddr>, flags: u32) -> Result<Way, Error> {
+        let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let length = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
+        let mut body = vec![family as u8, length(to), source.map_or(0, length), 0, 0, 0, 0, 0];
+        body.extend_from_slice(&flags.to_ne_bytes());
+        put(&mut body, RTA_DST, &octets(to));
+        if let Some(source) = source {
+            put(&mut body, RTA_SRC, &octets(source));
+        }
+        let mut way = Way::default();
+        let request = Request { kind: RTM_GETROUTE, flags: 0, body };
+        let refused = self.socket.request(request, |payload| {
+            way = parse(payload.get(ROUTE_HEADER..).unwrap_or_default());
+        })?;
+        refused.map_err(|refusal| Error::Refused { what: format!("way to {to}"), refusal })?;
+        Ok(way)
+    }
+}
+
+fn parse(route: &[u8]) -> Way {
+    let mut way = Way::default();
+    for (kind, value) in attributes(route) {
+        match kind {
+            RTA_OIF => way.ifindex = number(value),
+            RTA_GATEWAY => way.gateway = address(value),
+            // Two bytes of family come first.
+            RTA_VIA => way.gateway = value.get(2..).and_then(address),
+            RTA_PREFSRC => way.source = address(value),
+            RTA_METRICS => {
+                let mtu = attributes(value).find(|(metric, _)| *metric == RTAX_MTU);
+                way.mtu = mtu.and_then(|(_, value)| number(value));
+            }
+            _ => {}
+        }
+    }
+    way
+}
+
+fn number(value: &[u8]) -> Option<u32> {
+    value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn address(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => value.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+        16 => value.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+        _ => None,
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
