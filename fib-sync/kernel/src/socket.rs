@@ -19,8 +19,11 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::error::{Error, Refusal};
 
-/// How many bytes of requests go into one send: past 16 KiB nothing is gained.
-pub(crate) const PACK: usize = 16 * 1024;
+/// How many bytes of requests go into one send: past 64 KiB nothing is gained.
+const PACK: usize = 64 * 1024;
+
+/// How many bytes go into one send where the system lets us have only little room for answers.
+const SMALL_PACK: usize = 16 * 1024;
 
 /// Room for the answers to a pack in which every request fails.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
@@ -47,8 +50,9 @@ pub(crate) enum End {
 pub(crate) struct NetlinkSocket {
     socket: Socket,
     buffer: Vec<u8>,
-    /// Requests that go out together.
+    /// Requests that go out together, and how many bytes of them.
     pack: Vec<u8>,
+    pack_size: usize,
     sequence: u32,
 }
 
@@ -74,10 +78,12 @@ impl NetlinkSocket {
         socket.set_cap_ack(true).map_err(failed("NETLINK_CAP_ACK"))?;
         socket.set_ext_ack(true).map_err(failed("NETLINK_EXT_ACK"))?;
         socket.set_netlink_get_strict_chk(true).map_err(failed("NETLINK_GET_STRICT_CHK"))?;
+        let room = socket.get_rx_buf_sz().map_err(failed("SO_RCVBUF"))?;
+        let pack_size = if room < RECEIVE_BUFFER { SMALL_PACK } else { PACK };
         let timeout = nix::sys::time::TimeVal::new(ANSWER_TIMEOUT.as_secs() as _, 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
             .map_err(|errno| Error::Socket { what: "SO_RCVTIMEO", source: errno.into() })?;
-        Ok(NetlinkSocket { socket, buffer: Vec::new(), pack: Vec::new(), sequence: 0 })
+        Ok(NetlinkSocket { socket, buffer: Vec::new(), pack: Vec::new(), pack_size, sequence: 0 })
     }
 
     /// This socket's port, which the kernel names as the author of the events its requests cause.
@@ -195,7 +201,7 @@ impl NetlinkSocket {
             let mut next = done;
             let mut start = 0;
             let mut head = (0, 0);
-            while pack.len() < PACK && next < count {
+            while pack.len() < self.pack_size && next < count {
                 start = pack.len();
                 pack.extend_from_slice(&[0; HEADER_LENGTH]);
                 head = put(next, &mut pack);
