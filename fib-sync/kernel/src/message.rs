@@ -241,3 +241,54 @@ pub fn parse_neighbour(payload: &[u8]) -> Option<Neighbour> {
         permanent: message.header.state == NeighbourState::Permanent,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Attributes of kinds that mean something, with values of lengths that may or may not fit.
+    fn attributes() -> impl Strategy<Value = Vec<u8>> {
+        let attribute = (0..36_u16, prop::collection::vec(any::<u8>(), 0..24));
+        prop::collection::vec(attribute, 0..8).prop_map(|attributes| {
+            let mut bytes = Vec::new();
+            for (kind, value) in attributes {
+                crate::attribute::put(&mut bytes, kind, &value);
+            }
+            bytes
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_without_harm(
+            family in prop::sample::select(vec![2_u8, 10, 7, 0]),
+            mut header in prop::collection::vec(any::<u8>(), 0..20),
+            attributes in attributes(),
+            cut in 0..300_usize,
+        ) {
+            if let Some(first) = header.first_mut() {
+                *first = family;
+            }
+            for length in [8, 12, 16] {
+                let mut payload = header.clone();
+                payload.resize(length, 0);
+                payload.extend_from_slice(&attributes);
+                payload.truncate(cut);
+                let route = route::parse(&payload);
+                if let Some(route) = route {
+                    prop_assert!(route.next_hops.is_sorted());
+                }
+                nexthop::parse(&payload);
+                tunnel::parse_fdb(&payload);
+                parse_link(&payload);
+                parse_address(&payload);
+                parse_neighbour(&payload);
+            }
+            for kind in ["vxlan", "ipip", "ip6tnl"] {
+                tunnel::parse(kind, &attributes);
+            }
+        }
+    }
+}
