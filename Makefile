@@ -92,7 +92,7 @@ bench-quick: bench-build ## Three minutes: smaller benchmarks beside BIRD, print
 
 bench-fib: bench-build ## Routes into the kernel beside a bare loop and BIRD, a quarter of an hour; QUICK=1 two minutes (needs root)
 	@mkdir -p $(RUNS)
-	$(BENCH) fib $(if $(QUICK),--quick,--document docs/benchmarks.md) --json $(RUNS)/fib.json
+	nice -n -10 $(BENCH) fib $(if $(QUICK),--quick,--document docs/benchmarks.md) --json $(RUNS)/fib.json
 
 clean: ## Remove what was built
 	@$(CARGO) clean
