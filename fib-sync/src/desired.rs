@@ -5,12 +5,15 @@
 //! *epoch*: entries of earlier ones stay as they are, groups and all, until the end-of-snapshot mark of their family (or
 //! the restart time) takes those away that were not named again.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod watched;
+
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use causeway_api::fib::{Family, GroupMember, Via};
 use causeway_kernel::Family as KernelFamily;
 
+use self::watched::Watched;
 use crate::forms::{FormId, NONE};
 use crate::objects::ObjectId;
 use crate::slots::Slot;
@@ -101,8 +104,7 @@ pub struct Desired {
     flags: Vec<u8>,
     learned: usize,
     dirty: VecDeque<Slot>,
-    /// How many groups name each next hop or tunnel endpoint.
-    watched: BTreeMap<IpAddr, u32>,
+    watched: Watched,
     /// Bundles that lost their last prefix or way and whose form and object are to be given back.
     emptied: Vec<Bundle>,
 }
@@ -120,7 +122,7 @@ impl Desired {
 
     fn remove_group(&mut self, key: GroupKey) -> Option<Group> {
         let group = self.groups.remove(&key)?;
-        unwatch(&mut self.watched, &group.members, &group.backups);
+        self.watched.remove(&group.members, &group.backups);
         Some(group)
     }
 
@@ -135,13 +137,13 @@ impl Desired {
         if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key) {
             return Vec::new();
         }
-        watch(&mut self.watched, &members, &backups);
+        self.watched.add(&members, &backups);
         let group = self.groups.entry(key).or_default();
         let members = std::mem::replace(&mut group.members, members);
         let backups = std::mem::replace(&mut group.backups, backups);
         group.deleted = false;
         let bundles = group.bundles.clone();
-        unwatch(&mut self.watched, &members, &backups);
+        self.watched.remove(&members, &backups);
         bundles
     }
 
@@ -162,7 +164,7 @@ impl Desired {
 
     /// Whether the next hop of some group lies between two addresses, both included.
     pub fn watches(&self, first: IpAddr, last: IpAddr) -> bool {
-        self.watched.range(first..=last).next().is_some()
+        self.watched.any(first, last)
     }
 
     /// The members and backups of a bundle's group.
@@ -575,34 +577,6 @@ impl Desired {
         while self.rows.len() <= slot as usize {
             self.rows.push(EMPTY);
             self.flags.push(0);
-        }
-    }
-}
-
-fn addresses<'a>(
-    members: &'a [GroupMember],
-    backups: &'a [GroupMember],
-) -> impl Iterator<Item = IpAddr> + 'a {
-    let members = members.iter().chain(backups);
-    members.flat_map(|member| {
-        let endpoint = member.tunnel.as_ref().map(|tunnel| tunnel.address);
-        std::iter::once(member.next_hop.address).chain(endpoint)
-    })
-}
-
-fn watch(watched: &mut BTreeMap<IpAddr, u32>, members: &[GroupMember], backups: &[GroupMember]) {
-    for address in addresses(members, backups) {
-        *watched.entry(address).or_insert(0) += 1;
-    }
-}
-
-fn unwatch(watched: &mut BTreeMap<IpAddr, u32>, members: &[GroupMember], backups: &[GroupMember]) {
-    for address in addresses(members, backups) {
-        if let Some(count) = watched.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                watched.remove(&address);
-            }
         }
     }
 }

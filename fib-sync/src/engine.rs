@@ -142,7 +142,7 @@ pub struct Engine {
     dump_at: Instant,
     dumped_at: Instant,
     gap: Duration,
-    /// The time of the last step.
+    /// The time, as far as told.
     clock: Instant,
 }
 
@@ -196,6 +196,11 @@ impl Engine {
     /// resolve, and routes that are there would be taken away.
     pub fn ready(&self) -> bool {
         self.ever_synced
+    }
+
+    /// What time it is: to be told before anything else is.
+    pub fn tick(&mut self, now: Instant) {
+        self.clock = now;
     }
 
     /// How many messages about routes the next step may give out.

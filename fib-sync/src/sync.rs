@@ -327,6 +327,7 @@ impl Worker {
         // What happened before the listener was there is not known.
         self.engine.hint(&causeway_kernel::Hint::Overrun);
         loop {
+            self.engine.tick(Instant::now());
             for hint in monitor.drain()? {
                 self.engine.hint(&hint);
             }

@@ -195,6 +195,8 @@ impl Tunnels {
                 tracing::warn!(device = kind.device(), "{text}");
             }
         }
+        // What routes say about a device that is not there.
+        changed |= refused != self.refused;
         self.refused = refused;
         Ok(changed)
     }

@@ -1,221 +1,18 @@
-//! The engine over the kernel in memory, under a virtual clock: every scenario under every failure.
-//!
-//! Whatever goes wrong on the way, once time has passed the kernel holds what is wanted, others' routes are as they
-//! were, and nothing is written any more.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
-#![allow(clippy::print_stdout, reason = "what was measured, and which case it was")]
+//! Learned routes, pods, foreign routes, links, restarts.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use causeway_api::effective::HostRoute;
-use causeway_api::fib::{Command, Event, Family, GroupMember, NextHop as BgpNextHop, RouteState};
-use causeway_fib_sync::config::{Allowed, Config, Match};
-use causeway_fib_sync::engine::{Engine, FULL_CHECK};
+use causeway_api::fib::{Command, Family, RouteState};
+use causeway_fib_sync::config::Config;
+use causeway_fib_sync::engine::Engine;
 use causeway_fib_sync::local::Pod;
-use causeway_kernel::mock::{Failures, MockKernel};
-use causeway_kernel::route::MAIN_TABLE;
-use causeway_kernel::{Family as KernelFamily, Kernel, NextHop, Refusal, Route, RouteChange, RouteKey};
-use ipnetwork::IpNetwork;
+use causeway_kernel::{NextHop, Refusal, Route, RouteChange, RouteKey};
 use nix::errno::Errno;
 use proptest::prelude::*;
 
-const RESTART: Duration = Duration::from_secs(10_000);
-
-fn network(text: &str) -> IpNetwork {
-    text.parse().unwrap()
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn config() -> Config {
-    let all = |cidr: &str, max| Allowed { cidr: network(cidr), by: Match::In, min: 0, max };
-    Config {
-        addresses: vec![network("192.0.2.1/24")],
-        own_blocks: vec![network("10.244.1.0/24")],
-        allowed: vec![all("10.0.0.0/8", 32), all("fd00::/16", 128)],
-        restart_time: RESTART,
-        ..Config::empty("a")
-    }
-}
-
-/// The ways things go wrong.
-fn failures() -> Vec<(&'static str, Failures)> {
-    let none = Failures::default();
-    vec![
-        ("nothing fails", none.clone()),
-        (
-            "every third change is refused for a while",
-            Failures { refuse: Some((3, Errno::ENOMEM, 25)), ..none.clone() },
-        ),
-        (
-            "every change is refused for a while",
-            Failures { refuse: Some((1, Errno::EPERM, 200)), ..none.clone() },
-        ),
-        (
-            "every second operation on objects and devices is refused for a while",
-            Failures { refuse_operations: Some((2, Errno::ENOMEM, 15)), ..none.clone() },
-        ),
-        ("operations on objects and devices are lost", Failures { lose_operations: 6, ..none.clone() }),
-        ("answers are lost", Failures { lose_answers: 6, ..none.clone() }),
-        ("dumps are interrupted", Failures { interrupt_dumps: 7, ..none.clone() }),
-        ("hints are lost", Failures { lose_hints: true, ..none.clone() }),
-        ("hints overrun", Failures { overrun_hints: true, ..none.clone() }),
-        (
-            "everything at once",
-            Failures {
-                refuse: Some((2, Errno::ENETUNREACH, 30)),
-                lose_answers: 3,
-                interrupt_dumps: 5,
-                lose_hints: true,
-                ..none
-            },
-        ),
-    ]
-}
-
-struct World {
-    kernel: MockKernel,
-    engine: Engine,
-    now: Instant,
-    failures: Failures,
-    generation: u64,
-    events: Vec<Event>,
-    objects: bool,
-}
-
-impl World {
-    fn new(failures: &Failures, objects: bool) -> World {
-        World::with(failures, objects, config())
-    }
-
-    fn with(failures: &Failures, objects: bool, config: Config) -> World {
-        let mut kernel = MockKernel::new();
-        kernel.add_link(2, "up0", &[network("192.0.2.1/24"), network("2001:db8:a::1/64")]);
-        kernel.add_link(3, "up1", &[network("198.51.100.1/24"), network("2001:db8:b::1/64")]);
-        let now = Instant::now();
-        let engine = Engine::new(config, objects, now);
-        let failures = failures.clone();
-        let mut world = World { kernel, engine, now, failures, generation: 0, events: Vec::new(), objects };
-        world.settle();
-        world
-    }
-
-    /// Lets what was asked for happen, with failures first and without them in the end, until nothing is left to do.
-    fn settle(&mut self) {
-        self.kernel.failures = self.failures.clone();
-        self.run(2 * FULL_CHECK);
-        self.kernel.failures = Failures::default();
-        self.run(2 * FULL_CHECK);
-        let written = (self.kernel.written.len(), self.kernel.operations.len());
-        self.run(2 * FULL_CHECK);
-        let now = (self.kernel.written.len(), self.kernel.operations.len());
-        assert_eq!(now, written, "a check that finds nothing wrong writes nothing");
-    }
-
-    fn run(&mut self, time: Duration) {
-        let end = self.now + time;
-        let mut steps = 0;
-        while self.now < end {
-            for hint in self.kernel.take_hints() {
-                self.engine.hint(&hint);
-            }
-            let more = self.engine.step(&mut self.kernel, self.now);
-            self.events.extend(self.engine.take_events());
-            steps += 1;
-            assert!(steps < 2_000, "it does not come to rest");
-            if !more {
-                let next = self.engine.deadline().unwrap();
-                self.now = next.max(self.now + Duration::from_micros(1)).min(end);
-            }
-        }
-    }
-
-    fn connect(&mut self) {
-        self.engine.connect();
-        self.send(Command::SnapshotBegin);
-    }
-
-    fn send(&mut self, command: Command) {
-        self.engine.command(command);
-    }
-
-    fn group(&mut self, id: u32, next_hops: &[&str]) {
-        let members =
-            next_hops.iter().map(|next_hop| GroupMember::plain(BgpNextHop::global(ip(next_hop)))).collect();
-        self.send(Command::Group { id, members, backups: Vec::new() });
-    }
-
-    fn route(&mut self, prefix: &str, group: u32) {
-        self.generation += 1;
-        self.send(Command::Route { prefix: network(prefix), group, generation: self.generation });
-    }
-
-    fn withdraw(&mut self, prefix: &str) {
-        self.generation += 1;
-        self.send(Command::Withdraw { prefix: network(prefix), generation: self.generation });
-    }
-
-    fn end_of_snapshot(&mut self) {
-        for family in Family::ALL {
-            self.send(Command::EndOfSnapshot { family });
-        }
-    }
-
-    /// The kernel has exactly these routes of ours besides the own block's.
-    #[track_caller]
-    fn expect(&self, routes: &[Route]) {
-        let mut expected: Vec<Route> = routes.to_vec();
-        expected.push(Route::unreachable(network("10.244.1.0/24")));
-        expected.sort_by_key(|route| route.key);
-        assert_eq!(self.of_protocol(179), expected);
-    }
-
-    /// The routes of a protocol number with the next hops they come to, by object or by themselves.
-    fn of_protocol(&self, protocol: u8) -> Vec<Route> {
-        let mut kernel = self.kernel.clone();
-        kernel.failures = Failures::default();
-        let mut routes = kernel.routes(KernelFamily::Ipv4, MAIN_TABLE).unwrap();
-        routes.extend(kernel.routes(KernelFamily::Ipv6, MAIN_TABLE).unwrap());
-        routes.retain(|route| route.protocol == protocol);
-        routes.sort_by_key(|route| route.key);
-        for route in &mut routes {
-            assert!(self.objects || route.nexthop_id.is_none(), "{route:?} names an object");
-            route.nexthop_id = None;
-        }
-        routes
-    }
-
-    /// What bgpd was told last about each prefix.
-    fn told(&self) -> BTreeMap<IpNetwork, RouteState> {
-        let mut told = BTreeMap::new();
-        for event in &self.events {
-            if let Event::Status { prefix, state, .. } = event {
-                told.insert(*prefix, state.clone());
-            }
-        }
-        told
-    }
-}
-
-fn via(prefix: &str, hops: &[(&str, u32)]) -> Route {
-    let hops = hops.iter().map(|(gateway, index)| NextHop::gateway(ip(gateway), *index)).collect();
-    Route::unicast(network(prefix), hops)
-}
-
-/// Runs a scenario under every failure.
-fn under_every_failure(scenario: impl Fn(&mut World)) {
-    for (name, failures) in failures() {
-        for objects in [true, false] {
-            println!("when {name}, nexthop objects: {objects}");
-            scenario(&mut World::new(&failures, objects));
-        }
-    }
-}
+use crate::world::{RESTART, World, config, failures, ip, network, under_every_failure, via};
 
 fn announce(world: &mut World) -> Vec<Route> {
     world.group(1, &["192.0.2.2"]);
@@ -399,7 +196,7 @@ fn pods_have_their_routes_as_long_as_they_are_on_record() {
         world.kernel.by_others(&RouteChange::Add(early.clone())).unwrap();
         world.settle();
         world.expect(std::slice::from_ref(&early));
-        world.engine.set_pods(vec![pod(1, one), pod(2, two)]);
+        world.set_pods(vec![pod(1, one), pod(2, two)]);
         world.settle();
         world.expect(std::slice::from_ref(&early));
         world.kernel.add_link(12, two, &[]);
@@ -412,7 +209,7 @@ fn pods_have_their_routes_as_long_as_they_are_on_record() {
         world.settle();
         let moved = Route::pod(ip("10.244.1.2"), 13);
         world.expect(&[early, moved.clone()]);
-        world.engine.set_pods(vec![pod(2, two)]);
+        world.set_pods(vec![pod(2, two)]);
         world.settle();
         world.expect(&[moved]);
     });
@@ -424,14 +221,14 @@ fn a_changed_metric_moves_the_routes() {
         world.connect();
         let routes = announce(world);
         world.settle();
-        world.engine.configure(Config { metric: 99, ..config() });
+        world.configure(Config { metric: 99, ..config() });
         world.settle();
         let moved: Vec<Route> = routes
             .iter()
             .map(|route| Route { key: RouteKey { metric: 99, ..route.key }, ..route.clone() })
             .collect();
         world.expect(&moved);
-        world.engine.configure(Config { protocol: 80, ..config() });
+        world.configure(Config { protocol: 80, ..config() });
         world.settle();
         world.expect(&[]);
         let mut other: Vec<Route> =
@@ -439,7 +236,7 @@ fn a_changed_metric_moves_the_routes() {
         assert_eq!(world.of_protocol(80), other);
         // The way to a peer behind a gateway bears the same number.
         let host = HostRoute { destination: ip("203.0.113.7"), gateway: ip("192.0.2.254") };
-        world.engine.configure(Config { protocol: 80, host_routes: vec![host], ..config() });
+        world.configure(Config { protocol: 80, host_routes: vec![host], ..config() });
         world.settle();
         other.push(Route { protocol: 80, ..via("203.0.113.7/32", &[("192.0.2.254", 2)]) });
         other.sort_by_key(|route| route.key);

@@ -1,0 +1,293 @@
+//! Tunnels, nexthop objects, and what a change of either costs.
+
+use std::time::Duration;
+
+use causeway_api::control::ConditionStatus;
+use causeway_api::fib::{Command, Family, GroupMember, NextHop as BgpNextHop, RouteState, Via};
+use causeway_fib_sync::config::{Config, Endpoint, PoolMode};
+use causeway_fib_sync::decision::{TunnelMode, When};
+use causeway_fib_sync::engine::MODE_DELAY;
+use causeway_fib_sync::tunnel::LINGER;
+use causeway_kernel::mock::{Failures, Operation};
+use causeway_kernel::{Kernel, NextHop, Route, TunnelKind, vtep_gateway, vtep_mac};
+
+use crate::world::{World, config, failures, ip, network, via};
+
+/// Every other node of the fabric is behind the router of the first link; three nodes, one on the link.
+fn with_mode(mode: TunnelMode) -> Config {
+    let pool = |cidr: &str, name: &str| PoolMode {
+        cidr: network(cidr),
+        name: name.to_owned(),
+        mode,
+        nat_outgoing: false,
+    };
+    let endpoint = |address: &str, node: &str| {
+        let endpoint =
+            Endpoint { node: node.to_owned(), zone: None, subnet: network(&format!("{address}/24")) };
+        (ip(address), endpoint)
+    };
+    Config {
+        pools: vec![pool("10.0.0.0/8", "pods"), pool("fd00::/16", "pods6")],
+        endpoints: [
+            endpoint("192.0.2.2", "near"),
+            endpoint("203.0.113.3", "far"),
+            endpoint("203.0.113.4", "farther"),
+        ]
+        .into(),
+        ..config()
+    }
+}
+
+const CROSS: TunnelMode = TunnelMode::Vxlan(When::CrossSubnet);
+
+/// A node whose other subnets lie behind 192.0.2.254, with a route to each of the other nodes' blocks.
+fn fabric(failures: &Failures, objects: bool, mode: TunnelMode) -> World {
+    let mut world = World::with(failures, objects, with_mode(mode));
+    let router = Route { protocol: 4, ..via("203.0.113.0/24", &[("192.0.2.254", 2)]) };
+    world.kernel.as_another(|kernel| kernel.write(&[causeway_kernel::RouteChange::Add(router)])).unwrap();
+    world.connect();
+    world.group(1, &["192.0.2.2"]);
+    world.group(2, &["203.0.113.3"]);
+    world.route("10.2.0.0/16", 1);
+    for n in 0..10 {
+        world.route(&format!("10.3.{n}.0/24"), 2);
+    }
+    world.end_of_snapshot();
+    world.settle();
+    world
+}
+
+fn tunnelled(world: &World, gateway: &str, mtu: u32) -> Vec<Route> {
+    let index = device(world, "causeway-vxlan").unwrap();
+    let hop = NextHop { onlink: true, ..NextHop::gateway(ip(gateway), index) };
+    (0..10)
+        .map(|n| Route { mtu: Some(mtu), ..Route::unicast(network(&format!("10.3.{n}.0/24")), vec![hop]) })
+        .collect()
+}
+
+fn device(world: &World, name: &str) -> Option<u32> {
+    let mut kernel = world.kernel.clone();
+    kernel.failures = Failures::default();
+    kernel.links().unwrap().into_iter().find(|link| link.name == name).map(|link| link.index)
+}
+
+fn replaced(world: &World) -> usize {
+    let operations = world.kernel.operations.iter();
+    operations.filter(|operation| matches!(operation, Operation::ReplaceNexthop(..))).count()
+}
+
+#[test]
+fn only_what_crosses_subnets_goes_into_the_tunnel() {
+    for (name, failures) in failures() {
+        for objects in [true, false] {
+            println!("when {name}, nexthop objects: {objects}");
+            let mut world = fabric(&failures, objects, CROSS);
+            let mut expected = vec![via("10.2.0.0/16", &[("192.0.2.2", 2)])];
+            expected.extend(tunnelled(&world, "203.0.113.3", 1450));
+            world.expect(&expected);
+            let told = world.told();
+            assert_eq!(told[&network("10.2.0.0/16")], RouteState::Installed { via: Via::Direct });
+            assert_eq!(told[&network("10.3.0.0/24")], RouteState::Installed { via: Via::Vxlan });
+
+            world.kernel.failures = Failures::default();
+            let index = device(&world, "causeway-vxlan").unwrap();
+            let links = world.kernel.links().unwrap();
+            let link = links.iter().find(|link| link.index == index).unwrap();
+            let local = ip("192.0.2.1");
+            assert_eq!(link.tunnel, Some(TunnelKind::Vxlan { local, vni: 4096, port: 4789 }));
+            assert_eq!((link.mtu, link.mac), (1450, Some(vtep_mac(local))));
+            let fdb = world.kernel.fdb(index).unwrap();
+            let far = ip("203.0.113.3");
+            assert_eq!(
+                fdb.iter().map(|entry| (entry.mac, entry.remote)).collect::<Vec<_>>(),
+                [(vtep_mac(far), far)]
+            );
+            let neighbours = world.kernel.neighbours().unwrap();
+            let ours: Vec<_> = neighbours.iter().filter(|entry| entry.ifindex == index).collect();
+            assert_eq!((ours.len(), ours[0].address, ours[0].mac), (1, far, Some(vtep_mac(far))));
+            let addresses = world.kernel.addresses().unwrap();
+            let own: Vec<_> = addresses.iter().filter(|address| address.ifindex == index).collect();
+            assert_eq!((own.len(), own[0].network), (1, network("10.244.1.1/32")));
+        }
+    }
+}
+
+#[test]
+fn what_somebody_does_to_the_tunnel_is_undone() {
+    for (name, failures) in failures() {
+        println!("when {name}");
+        let mut world = fabric(&failures, true, CROSS);
+        let expected = world.of_protocol(179);
+        let index = device(&world, "causeway-vxlan").unwrap();
+        let far = ip("203.0.113.3");
+        world.kernel.as_another(|kernel| {
+            kernel.delete_fdb(index, vtep_mac(far), far).unwrap();
+            kernel.set_fdb(index, vtep_mac(ip("192.0.2.99")), ip("192.0.2.99")).unwrap();
+            kernel.delete_neighbour(index, far).unwrap();
+            kernel.delete_address(index, network("10.244.1.1/32")).unwrap();
+        });
+        world.settle();
+        world.kernel.failures = Failures::default();
+        let fdb = world.kernel.fdb(index).unwrap();
+        assert_eq!(fdb.len(), 1);
+        assert_eq!((fdb[0].mac, fdb[0].remote), (vtep_mac(far), far));
+        assert!(world.kernel.neighbours().unwrap().iter().any(|entry| entry.address == far));
+        world.kernel.as_another(|kernel| kernel.delete_link(index).unwrap());
+        world.settle();
+        let again = device(&world, "causeway-vxlan").unwrap();
+        let expected: Vec<Route> = expected
+            .into_iter()
+            .map(|mut route| {
+                for hop in route.next_hops.iter_mut().filter(|hop| hop.ifindex == index) {
+                    hop.ifindex = again;
+                }
+                route
+            })
+            .collect();
+        assert_eq!(world.of_protocol(179), expected);
+    }
+}
+
+#[test]
+fn a_switched_mode_moves_an_object_and_not_its_routes_one_by_one() {
+    let mut world = fabric(&Failures::default(), true, CROSS);
+    world.kernel.operations.clear();
+    world.kernel.written.clear();
+    world.configure(with_mode(TunnelMode::Ipip(When::CrossSubnet)));
+    world.run(MODE_DELAY / 2);
+    // The device is there before anything is sent into it.
+    assert!(device(&world, "causeway-ipip").is_some());
+    assert_eq!(world.kernel.written, []);
+    world.run(MODE_DELAY);
+    assert_eq!(replaced(&world), 1, "{:?}", world.kernel.operations);
+    assert_eq!(world.kernel.written.len(), 10, "the routes' MTU is another");
+    let index = device(&world, "causeway-ipip").unwrap();
+    for route in world.of_protocol(179).iter().filter(|route| route.key.destination.prefix() == 24) {
+        if route.kind == causeway_kernel::RouteKind::Unicast {
+            let hop = NextHop { onlink: true, ..NextHop::gateway(ip("203.0.113.3"), index) };
+            assert_eq!((&route.next_hops[..], route.mtu), (&[hop][..], Some(1480)));
+        }
+    }
+    // The old device stays for those who have not heard, and then goes.
+    assert!(device(&world, "causeway-vxlan").is_some());
+    world.run(2 * LINGER);
+    assert_eq!(device(&world, "causeway-vxlan"), None);
+    world.configure(with_mode(TunnelMode::Never));
+    world.settle();
+    let expected: Vec<Route> = std::iter::once(via("10.2.0.0/16", &[("192.0.2.2", 2)]))
+        .chain((0..10).map(|n| via(&format!("10.3.{n}.0/24"), &[("192.0.2.254", 2)])))
+        .collect();
+    world.expect(&expected);
+    world.run(2 * LINGER);
+    assert_eq!(device(&world, "causeway-ipip"), None);
+}
+
+#[test]
+fn a_lost_next_hop_costs_one_message_whatever_hangs_on_it() {
+    for backups in [false, true] {
+        let mut world = World::new(&Failures::default(), true);
+        world.connect();
+        let member = |address: &str| GroupMember::plain(BgpNextHop::global(ip(address)));
+        let (first, second) = (member("192.0.2.2"), member("198.51.100.2"));
+        let (members, backups) = match backups {
+            true => (vec![first], vec![second]),
+            false => (vec![first, second], Vec::new()),
+        };
+        world.send(Command::Group { id: 1, members, backups });
+        for n in 0..200 {
+            world.route(&format!("10.9.{n}.0/24"), 1);
+        }
+        world.end_of_snapshot();
+        world.settle();
+        world.kernel.operations.clear();
+        world.kernel.written.clear();
+        // The link is there, the router is not: bgpd says so.
+        world.group(1, &["198.51.100.2"]);
+        world.run(Duration::from_secs(1));
+        assert_eq!(world.kernel.written, []);
+        assert_eq!(replaced(&world), 1, "{:?}", world.kernel.operations);
+        let expected: Vec<Route> =
+            (0..200).map(|n| via(&format!("10.9.{n}.0/24"), &[("198.51.100.2", 3)])).collect();
+        let mut expected = expected;
+        expected.sort_by_key(|route| route.key);
+        world.expect(&expected);
+    }
+}
+
+#[test]
+fn a_backup_serves_while_no_member_resolves() {
+    for (name, failures) in failures() {
+        println!("when {name}");
+        let mut world = World::new(&failures, true);
+        world.connect();
+        let member = |address: &str| GroupMember::plain(BgpNextHop::global(ip(address)));
+        let (members, backups) = (vec![member("192.0.2.2")], vec![member("198.51.100.2")]);
+        world.send(Command::Group { id: 1, members, backups });
+        world.route("10.9.0.0/16", 1);
+        world.end_of_snapshot();
+        world.settle();
+        world.expect(&[via("10.9.0.0/16", &[("192.0.2.2", 2)])]);
+        world.kernel.set_carrier(2, false);
+        world.settle();
+        world.expect(&[via("10.9.0.0/16", &[("198.51.100.2", 3)])]);
+        world.kernel.set_carrier(2, true);
+        world.settle();
+        world.expect(&[via("10.9.0.0/16", &[("192.0.2.2", 2)])]);
+        world.withdraw("10.9.0.0/16");
+        world.send(Command::GroupDelete { id: 1 });
+        world.settle();
+        world.kernel.failures = Failures::default();
+        let left = world.kernel.nexthops().unwrap().unwrap();
+        assert_eq!(left, [], "nothing of ours is left behind");
+    }
+}
+
+#[test]
+fn a_kernel_without_the_device_keeps_all_other_routes() {
+    let config = with_mode(TunnelMode::Ipip(When::CrossSubnet));
+    let mut world = World::new(&Failures::default(), true);
+    world.kernel.lacks.kinds.insert("ipip");
+    world.configure(config);
+    let router = Route { protocol: 4, ..via("203.0.113.0/24", &[("192.0.2.254", 2)]) };
+    world.kernel.as_another(|kernel| kernel.write(&[causeway_kernel::RouteChange::Add(router)])).unwrap();
+    world.connect();
+    world.group(1, &["192.0.2.2"]);
+    world.group(2, &["203.0.113.3"]);
+    world.route("10.2.0.0/16", 1);
+    world.route("10.3.0.0/16", 2);
+    world.end_of_snapshot();
+    world.run(2 * MODE_DELAY);
+    world.expect(&[via("10.2.0.0/16", &[("192.0.2.2", 2)])]);
+    let RouteState::Pending { reason } = &world.told()[&network("10.3.0.0/16")] else {
+        panic!("{:?}", world.told())
+    };
+    assert!(reason.contains("modprobe ipip"), "{reason}");
+    let node = world.engine.node();
+    let condition = node.conditions.iter().find(|condition| condition.kind == "TunnelDevices").unwrap();
+    assert_eq!(condition.status, ConditionStatus::False);
+    assert!(condition.message.contains("modprobe ipip"), "{}", condition.message);
+    // The module is loaded.
+    world.kernel.lacks.kinds.clear();
+    world.run(Duration::from_secs(10));
+    assert_eq!(
+        world.told()[&network("10.3.0.0/16")],
+        RouteState::Installed { via: Via::Ipip },
+        "without a restart"
+    );
+}
+
+#[test]
+fn ipv6_pods_go_over_the_outer_family_of_their_next_hop() {
+    let mut world = World::with(&Failures::default(), true, with_mode(CROSS));
+    let router = Route { protocol: 4, ..via("203.0.113.0/24", &[("192.0.2.254", 2)]) };
+    world.kernel.as_another(|kernel| kernel.write(&[causeway_kernel::RouteChange::Add(router)])).unwrap();
+    world.connect();
+    world.group(2, &["203.0.113.3"]);
+    world.route("fd00:3::/48", 2);
+    world.send(Command::EndOfSnapshot { family: Family::Ipv6 });
+    world.run(Duration::from_secs(2));
+    let index = device(&world, "causeway-vxlan").unwrap();
+    let hop = NextHop { onlink: true, ..NextHop::gateway(vtep_gateway(ip("203.0.113.3")), index) };
+    let route = Route { mtu: Some(1450), ..Route::unicast(network("fd00:3::/48"), vec![hop]) };
+    world.expect(&[route]);
+}
