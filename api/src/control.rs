@@ -236,6 +236,15 @@ pub struct Route {
     pub fib: String,
     /// Which way packets go; null where nothing is programmed.
     pub via: Option<Via>,
+    /// Its next hop's share of the flows, where it is installed beside others that have another share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u8>,
+    /// True for a path that stands in at once when what is installed is lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub backup: bool,
+    /// The tunnel it asks for (RFC 9012): `vxlan to 192.0.2.1, VNI 4096`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<String>,
     /// Learned rows: whether import policy accepted it.
     pub accepted: Option<bool>,
     /// Learned rows: what accepted or refused it; advertised rows: what let it out.

@@ -1,7 +1,7 @@
 //! The FIB feed's client: a connection to `causeway-fib-sync` that comes back by itself.
 //!
-//! Owns the connection, nothing else. Batches of commands come from the speaker, which sends one only after the last
-//! is on its way (`FromFib::Drained`), so the queue holds one batch. Reading and writing are two futures: fib-sync may
+//! Owns the connection, nothing else. Batches of encoded commands come from the speaker, which sends one only after the
+//! last is on its way (`FromFib::Drained`), so the queue holds one batch. Events go to it as many at a time as were read. Reading and writing are two futures: fib-sync may
 //! write while it is not reading, and neither end may wait for the other.
 
 use std::path::{Path, PathBuf};
@@ -21,8 +21,10 @@ use causeway_daemon::signals::Shutdown;
 const RETRY: Duration = Duration::from_millis(200);
 /// fib-sync sends its Hello at once; one that does not within this long is not it.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
-/// Events that may wait for the speaker.
-const EVENTS: usize = 1024;
+/// What may wait for the speaker; each holds no more events than fit what is read at a time.
+const EVENTS: usize = 16;
+/// As much as is read at a time.
+const READ: usize = 64 << 10;
 
 /// Number of a connection; grows.
 pub type Connection = u64;
@@ -46,13 +48,15 @@ pub enum FromFib {
     Drained {
         /// On which connection.
         connection: Connection,
+        /// The batch's memory, to be used again.
+        buffer: Vec<u8>,
     },
-    /// fib-sync said something.
-    Event(Event),
+    /// fib-sync said something, in this order.
+    Events(Vec<Event>),
 }
 
-/// A batch of commands and the connection it is for.
-pub type Batch = (Connection, Vec<Command>);
+/// A batch of encoded commands and the connection it is for.
+pub type Batch = (Connection, Vec<u8>);
 
 /// The speaker's end of the feed.
 pub struct FibLink {
@@ -111,12 +115,12 @@ impl Client {
 
     /// One connection, to its end. `Ok` means that the speaker is gone.
     async fn serve(&mut self, stream: UnixStream) -> Result<(), FeedError> {
-        let (mut reading, mut writing) = stream.into_split();
+        let (reading, mut writing) = stream.into_split();
         let mut hello = Vec::new();
         Command::Hello { version: VERSION, restarted: self.restarted }.encode(&mut hello);
         writing.write_all(&hello).await?;
-        let mut decoder = Decoder::new();
-        let first = tokio::time::timeout(HELLO_LIMIT, next_event(&mut reading, &mut decoder))
+        let mut incoming = Incoming { reading, decoder: Decoder::new(), buffer: vec![0; READ] };
+        let first = tokio::time::timeout(HELLO_LIMIT, incoming.next())
             .await
             .map_err(|_elapsed| FeedError::NoHello)??;
         let kept = match first {
@@ -133,27 +137,59 @@ impl Client {
         }
         let events = &self.events;
         tokio::select! {
-            ended = read(&mut reading, &mut decoder, events) => ended,
+            ended = read(&mut incoming, events) => ended,
             ended = write(&mut writing, &mut self.batches, events, connection) => ended,
         }
     }
 }
 
-/// Passes events to the speaker until the connection or the speaker ends.
-async fn read(
-    reading: &mut OwnedReadHalf,
-    decoder: &mut Decoder,
-    events: &mpsc::Sender<FromFib>,
-) -> Result<(), FeedError> {
-    loop {
-        match next_event(reading, decoder).await? {
-            Event::Goodbye { reason } => return Err(FeedError::Goodbye(reason)),
-            event => {
-                if events.send(FromFib::Event(event)).await.is_err() {
-                    return Ok(());
-                }
-            }
+/// What fib-sync writes, cut into events.
+struct Incoming {
+    reading: OwnedReadHalf,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+}
+
+impl Incoming {
+    /// Reads once.
+    async fn fill(&mut self) -> Result<(), FeedError> {
+        let length = self.reading.read(&mut self.buffer).await?;
+        if length == 0 {
+            return Err(FeedError::Closed);
         }
+        self.decoder.extend(&self.buffer[..length]);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Event, FeedError> {
+        loop {
+            if let Some(event) = self.decoder.poll()? {
+                return Ok(event);
+            }
+            self.fill().await?;
+        }
+    }
+}
+
+/// Passes events to the speaker until the connection or the speaker ends.
+async fn read(incoming: &mut Incoming, passed_on: &mpsc::Sender<FromFib>) -> Result<(), FeedError> {
+    loop {
+        let mut events = Vec::new();
+        let ended = loop {
+            match incoming.decoder.poll() {
+                Ok(Some(Event::Goodbye { reason })) => break Some(FeedError::Goodbye(reason)),
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => break None,
+                Err(error) => break Some(error.into()),
+            }
+        };
+        if !events.is_empty() && passed_on.send(FromFib::Events(events)).await.is_err() {
+            return Ok(());
+        }
+        if let Some(error) = ended {
+            return Err(error);
+        }
+        incoming.fill().await?;
     }
 }
 
@@ -164,35 +200,16 @@ async fn write(
     events: &mpsc::Sender<FromFib>,
     connection: Connection,
 ) -> Result<(), FeedError> {
-    let mut bytes = Vec::new();
-    while let Some((of, commands)) = batches.recv().await {
-        if of != connection {
-            continue;
+    while let Some((of, buffer)) = batches.recv().await {
+        // A batch of an older connection is of no use, but its memory is.
+        if of == connection {
+            writing.write_all(&buffer).await?;
         }
-        bytes.clear();
-        for command in &commands {
-            command.encode(&mut bytes);
-        }
-        writing.write_all(&bytes).await?;
-        if events.send(FromFib::Drained { connection }).await.is_err() {
+        if events.send(FromFib::Drained { connection: of, buffer }).await.is_err() {
             return Ok(());
         }
     }
     Ok(())
-}
-
-async fn next_event(reading: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<Event, FeedError> {
-    let mut buffer = [0; 16 << 10];
-    loop {
-        if let Some(event) = decoder.poll()? {
-            return Ok(event);
-        }
-        let length = reading.read(&mut buffer).await?;
-        if length == 0 {
-            return Err(FeedError::Closed);
-        }
-        decoder.extend(&buffer[..length]);
-    }
 }
 
 /// Why a connection ended.

@@ -1,12 +1,13 @@
 //! The BGP speaker daemon as a library: tasks and sockets around the protocol core.
 //!
 //! The map: [`run`] starts everything; [`speaker_task`] is the one writer of all tables; [`peer_task`] keeps one
-//! session each; [`fan_out`] and [`outbox`] carry what is advertised to the sockets; [`listen`] hands out connections; [`fib_client`] is the feed to fib-sync; [`lower`] turns documents
+//! session each; [`fan_out`] and [`outbox`] carry what is advertised to the sockets; [`listen`] hands out connections; [`fib_side`] and [`fib_client`] are the feed to fib-sync; [`lower`] turns documents
 //! into the engine's configuration; [`control`] answers the local API.
 
 pub mod control;
 pub mod fan_out;
 pub mod fib_client;
+pub mod fib_side;
 pub mod listen;
 pub mod lower;
 pub mod metrics;

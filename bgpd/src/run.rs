@@ -23,10 +23,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::control::{self, Control};
 use crate::fib_client::{self, FromFib};
+use crate::fib_side::FibSide;
 use crate::listen::{ListenOn, Listener};
 use crate::lower::{self, Lowered};
 use crate::speaker_link::{ROOM, speaker_link};
-use crate::speaker_task::{self, FibSide, Nursery, State};
+use crate::speaker_task::{self, Nursery, State};
 
 /// Name of the marker in the run folder that tells a start from a restart.
 const MARKER: &str = "bgpd.running";

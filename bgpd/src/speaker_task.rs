@@ -14,35 +14,30 @@
 //! It goes in rounds: everything that is queued is taken in, then everybody who is owed something is sent it. A round
 //! is bounded in time, and where many would be sent to, the runtime may first read what else has arrived.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use causeway_api::fib::{self, Command, NextHop};
 use causeway_bgp_core::config::{Config, PeerKey, PeerSettings};
-use causeway_bgp_core::event::{
-    FibStatus, FibUpdate, Input, LogLevel, Member, NextHopState, Output, PeerId, PullState,
-};
+use causeway_bgp_core::event::{Input, LogLevel, Output, PeerId};
 use causeway_bgp_core::peer::RestartMarks;
 use causeway_bgp_core::speaker::Speaker;
-use causeway_bgp_wire::{Cease, Family, FamilySet, Notification, TunnelKind};
+use causeway_bgp_wire::{Cease, Notification};
 use tokio::sync::{mpsc, watch};
 
 use crate::fan_out::{FanOut, Outlet};
-use crate::fib_client::{Connection, FibLink, FromFib};
+use crate::fib_side::FibSide;
 use crate::listen::Listener;
 use crate::metrics::ResetCounts;
 use crate::peer_task::PeerTask;
 use crate::speaker_link::{Epoch, Letter, PeerHandle, SpeakerLink, ToPeer, ToSpeaker};
 use crate::views;
 
-/// How many events of the feed are taken in before the next look at anything else.
-const SLICE: usize = 64;
+/// How many batches of events of the feed are taken in before the next look at anything else.
+const SLICE: usize = 4;
 /// How many messages are taken in between two looks at the clock.
 const CLOCK_EVERY: usize = 8;
-/// How many FIB updates the feed is given at a time.
-const PULL_FIB: usize = 1024;
 /// How long a shutdown waits for the peers' tasks: less than the ten seconds a daemon has.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -60,7 +55,7 @@ pub struct State {
     /// Why sessions ended, counted.
     pub resets: ResetCounts,
     pub(crate) fan_out: FanOut,
-    nursery: Nursery,
+    pub(crate) nursery: Nursery,
 }
 
 /// What a new peer's task needs.
@@ -89,46 +84,6 @@ pub struct Peer {
     pub(crate) owed: bool,
     /// It is on the list of those to be pulled.
     pub(crate) listed: bool,
-}
-
-/// The FIB feed as the speaker sees it.
-pub struct FibSide {
-    /// False with `--no-fib`.
-    pub enabled: bool,
-    /// The connection in force.
-    pub connection: Option<Connection>,
-    /// Why the last one ended.
-    pub last_error: Option<String>,
-    link: Option<FibLink>,
-    drained: bool,
-    /// The speaker has FIB updates to give.
-    awake: bool,
-    watched: BTreeSet<IpAddr>,
-    pending: VecDeque<Command>,
-}
-
-impl FibSide {
-    /// The feed over `link`, or none at all.
-    pub fn new(link: Option<FibLink>) -> FibSide {
-        FibSide {
-            enabled: link.is_some(),
-            connection: None,
-            last_error: None,
-            link,
-            drained: false,
-            awake: false,
-            watched: BTreeSet::new(),
-            pending: VecDeque::new(),
-        }
-    }
-
-    /// The next thing fib-sync says; never returns where there is no feed.
-    pub async fn next(&mut self) -> Option<FromFib> {
-        match &mut self.link {
-            Some(link) => link.events.recv().await,
-            None => std::future::pending().await,
-        }
-    }
 }
 
 impl State {
@@ -185,15 +140,9 @@ impl State {
                     self.list(id);
                 }
             }
-            Output::WakeFib => self.fib.awake = true,
-            Output::WatchNextHop(address) => {
-                self.fib.watched.insert(address);
-                self.fib.pending.push_back(Command::NextHopRegister { next_hop: NextHop::global(address) });
-            }
-            Output::UnwatchNextHop(address) => {
-                self.fib.watched.remove(&address);
-                self.fib.pending.push_back(Command::NextHopUnregister { next_hop: NextHop::global(address) });
-            }
+            Output::WakeFib => self.fib.wake(),
+            Output::WatchNextHop(address) => self.fib.watch(address),
+            Output::UnwatchNextHop(address) => self.fib.unwatch(address),
             Output::Log { level, peer, text } => {
                 let peer = peer.and_then(|id| self.peers.get(&id)).map(|peer| views::peer_name(&peer.key));
                 let peer = peer.unwrap_or_default();
@@ -306,148 +255,6 @@ impl State {
         self.fan_out();
         !from_peers.is_empty() || !self.fan_out.is_empty()
     }
-
-    /// Takes in what the feed's client says.
-    pub fn from_fib(&mut self, message: FromFib) {
-        match message {
-            FromFib::Connected { connection, kept } => {
-                tracing::info!("connected to fib-sync");
-                self.nursery.marks.send_modify(|marks| marks.forwarding = kept);
-                self.fib.connection = Some(connection);
-                self.fib.drained = true;
-                self.fib.pending = self
-                    .fib
-                    .watched
-                    .iter()
-                    .map(|address| Command::NextHopRegister { next_hop: NextHop::global(*address) })
-                    .collect();
-                self.handle(Input::FibConnected);
-            }
-            FromFib::Lost { reason } => {
-                if self.fib.connection.take().is_some() {
-                    tracing::warn!(%reason, "fib-sync is away; routes and next hops stay as they are");
-                    self.fib.last_error = Some(reason);
-                    self.nursery.marks.send_modify(|marks| marks.forwarding = FamilySet::default());
-                    self.handle(Input::FibLost);
-                } else if self.fib.last_error.as_ref() != Some(&reason) {
-                    tracing::warn!(%reason, "no FIB feed");
-                    self.fib.last_error = Some(reason);
-                }
-            }
-            FromFib::Drained { connection } => {
-                if self.fib.connection == Some(connection) {
-                    self.fib.drained = true;
-                    self.feed();
-                }
-            }
-            FromFib::Event(event) => self.fib_event(event),
-        }
-    }
-
-    fn fib_event(&mut self, event: fib::Event) {
-        match event {
-            fib::Event::NextHopState { next_hop, state } => {
-                let address = next_hop.address;
-                self.handle(Input::NextHop { address, state: next_hop_state(state) });
-            }
-            fib::Event::Status { prefix, generation, state } => {
-                let status = match state {
-                    fib::RouteState::Installed { .. } | fib::RouteState::Removed => FibStatus::Installed,
-                    fib::RouteState::Pending { .. } => FibStatus::Pending,
-                    fib::RouteState::Failed { reason } => FibStatus::Failed(reason.into()),
-                };
-                if let Some(prefix) = views::prefix(&prefix) {
-                    self.handle(Input::FibStatus { prefix, generation, status });
-                }
-            }
-            fib::Event::LinkDown(link) => {
-                tracing::info!(device = link.device, "link down");
-                let device: Arc<str> = link.device.into();
-                for peer in self.peers.values() {
-                    if link.subnets.iter().any(|subnet| subnet.contains(peer.key.address)) {
-                        peer.handle.tell(ToPeer::LinkDown(Arc::clone(&device)));
-                    }
-                }
-            }
-            fib::Event::LinkUp(link) => tracing::info!(device = link.device, "link up"),
-            // The client deals with these two.
-            fib::Event::Hello { .. } | fib::Event::Goodbye { .. } => {}
-        }
-    }
-
-    /// Gives a drained feed what it is owed: next hops first, then what the speaker has.
-    fn feed(&mut self) {
-        let (Some(connection), Some(link), true) = (self.fib.connection, &self.fib.link, self.fib.drained)
-        else {
-            if self.fib.connection.is_none() {
-                // All of it is said again on the next connection.
-                self.fib.pending.clear();
-            }
-            return;
-        };
-        let mut commands: Vec<Command> = self.fib.pending.drain(..).collect();
-        if self.fib.awake {
-            let mut updates = Vec::new();
-            let state = self.speaker.pull_fib(PULL_FIB, &mut updates);
-            self.fib.awake = state == PullState::More;
-            // Registrations follow the mark that begins a snapshot, which forgets earlier ones.
-            let begins = usize::from(updates.first() == Some(&FibUpdate::Begin));
-            let mut updates = updates.into_iter().map(command);
-            let mut ordered: Vec<Command> = updates.by_ref().take(begins).collect();
-            ordered.append(&mut commands);
-            ordered.extend(updates);
-            commands = ordered;
-        }
-        if !commands.is_empty() {
-            self.fib.drained = false;
-            // The client lives as long as the daemon; while it ends, nothing is owed any more.
-            let _ = link.batches.send((connection, commands));
-        }
-    }
-}
-
-fn command(update: FibUpdate) -> Command {
-    match update {
-        FibUpdate::Begin => Command::SnapshotBegin,
-        FibUpdate::Group { id, members, backups } => Command::Group {
-            id,
-            members: members.iter().map(member).collect(),
-            backups: backups.iter().map(member).collect(),
-        },
-        FibUpdate::GroupGone(id) => Command::GroupDelete { id },
-        FibUpdate::Route { prefix, group, generation } => {
-            Command::Route { prefix: views::network(&prefix), group, generation }
-        }
-        FibUpdate::Withdraw { prefix, generation } => {
-            Command::Withdraw { prefix: views::network(&prefix), generation }
-        }
-        FibUpdate::End(Family::Ipv4Unicast) => Command::EndOfSnapshot { family: fib::Family::Ipv4 },
-        FibUpdate::End(Family::Ipv6Unicast) => Command::EndOfSnapshot { family: fib::Family::Ipv6 },
-    }
-}
-
-fn member(member: &Member) -> fib::GroupMember {
-    let tunnel = member.tunnel.as_deref().map(|tunnel| fib::TunnelEndpoint {
-        kind: match tunnel.kind {
-            TunnelKind::Any => fib::TunnelType::Any,
-            TunnelKind::Vxlan => fib::TunnelType::Vxlan,
-            TunnelKind::Ipip => fib::TunnelType::Ipip,
-        },
-        address: tunnel.endpoint.unwrap_or(member.next_hop),
-        vni: tunnel.vni,
-        mac: tunnel.mac,
-    });
-    fib::GroupMember { next_hop: NextHop::global(member.next_hop), weight: member.weight, tunnel }
-}
-
-fn next_hop_state(state: fib::NextHopState) -> NextHopState {
-    match state {
-        fib::NextHopState::Unreachable => NextHopState::Unreachable,
-        fib::NextHopState::Connected { device, .. } => NextHopState::Connected { device: device.into() },
-        fib::NextHopState::Gateway { gateway, device, metric, .. } => {
-            NextHopState::Gateway { gateway, device: device.into(), metric }
-        }
-    }
 }
 
 /// Runs the speaker until `shutdown`, then lets every peer go with Cease, Administrative Shutdown.
@@ -490,9 +297,7 @@ pub async fn run(
             Some(message) = state.fib.next() => {
                 state.from_fib(message);
                 for _ in 0..SLICE {
-                    let Some(message) = state.fib.link.as_mut().and_then(|link| link.events.try_recv().ok()) else {
-                        break;
-                    };
+                    let Some(message) = state.fib.try_next() else { break };
                     state.from_fib(message);
                 }
             }
@@ -538,34 +343,5 @@ async fn drain(mut state: State, mut from_peers: mpsc::UnboundedReceiver<Letter>
     };
     if tokio::time::timeout(DRAIN, all_gone).await.is_err() {
         tracing::warn!(peers = state.peers.len(), "some peers could not be told that the node goes away");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use causeway_bgp_wire::Tunnel;
-    use ipnetwork::IpNetwork;
-
-    use super::*;
-
-    #[test]
-    fn a_subnet_with_host_bits_contains_its_peers() {
-        let subnet: IpNetwork = "192.0.2.11/24".parse().unwrap();
-        assert!(subnet.contains("192.0.2.1".parse().unwrap()));
-        assert!(!subnet.contains("192.0.3.1".parse().unwrap()));
-    }
-
-    #[test]
-    fn groups_keep_weights_tunnels_and_backups() {
-        let next_hop: IpAddr = "192.0.2.1".parse().unwrap();
-        let tunnel = Tunnel { kind: TunnelKind::Vxlan, endpoint: None, vni: Some(7), mac: None };
-        let with_tunnel = Member { next_hop, weight: 3, tunnel: Some(Box::new(tunnel)) };
-        let plain = Member { next_hop, weight: 1, tunnel: None };
-        let update = FibUpdate::Group { id: 7, members: vec![with_tunnel], backups: vec![plain] };
-        let Command::Group { id: 7, members, backups } = command(update) else { panic!("not a group") };
-        assert_eq!((members[0].weight, members[0].next_hop.scope), (3, 0));
-        let endpoint = members[0].tunnel.unwrap();
-        assert_eq!((endpoint.address, endpoint.vni), (next_hop, Some(7)), "it ends at the next hop");
-        assert_eq!(backups, [fib::GroupMember::plain(NextHop::global(next_hop))]);
     }
 }

@@ -8,7 +8,7 @@ use causeway_bgp_core::config::{PeerKey, RemoteAs};
 use causeway_bgp_core::event::FibStatus;
 use causeway_bgp_core::peer::State;
 use causeway_bgp_core::speaker::{self, PeerView, RouteView};
-use causeway_bgp_wire::{self as wire, AsPath, PathAttributes, SegmentKind};
+use causeway_bgp_wire::{self as wire, AsPath, PathAttributes, SegmentKind, Tunnel, TunnelKind};
 use ipnetwork::IpNetwork;
 
 use crate::speaker_link::PeerStatus;
@@ -48,7 +48,7 @@ pub fn route(view: &RouteView, now: Instant) -> Route {
         age: view.since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64()),
         fib: match &view.fib {
             None => "not-programmed".to_owned(),
-            Some(FibStatus::Installed) => "installed".to_owned(),
+            Some(FibStatus::Installed(_)) => "installed".to_owned(),
             Some(FibStatus::Pending) => "pending".to_owned(),
             Some(FibStatus::Failed(why)) => format!("failed: {why}"),
         },
@@ -56,10 +56,32 @@ pub fn route(view: &RouteView, now: Instant) -> Route {
             speaker::Via::Local => Via::Local,
             speaker::Via::Direct => Via::Direct,
             speaker::Via::Recursive => Via::Recursive,
+            speaker::Via::Ipip => Via::Ipip,
+            speaker::Via::Vxlan => Via::Vxlan,
         }),
+        weight: view.weight,
+        backup: view.backup,
+        tunnel: view.tunnel.map(|tunnel| tunnel_text(&tunnel, next_hop)),
         accepted: learned.then_some(view.accepted),
         rule: (!view.rule.is_empty()).then(|| view.rule.to_string()),
     }
+}
+
+/// A tunnel as it is shown.
+fn tunnel_text(tunnel: &Tunnel, next_hop: IpAddr) -> String {
+    let kind = match tunnel.kind {
+        TunnelKind::Vxlan => "vxlan",
+        TunnelKind::Ipip => "ipip",
+        TunnelKind::Any => "vxlan or ipip",
+    };
+    let mut text = format!("{kind} to {}", tunnel.endpoint.unwrap_or(next_hop));
+    if let Some(vni) = tunnel.vni {
+        text += &format!(", VNI {vni}");
+    }
+    if let Some([a, b, c, d, e, f]) = tunnel.mac {
+        text += &format!(", MAC {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    }
+    text
 }
 
 /// A row of `show peers`.

@@ -146,6 +146,7 @@ fn story(prefix: IpNetwork, routes: &[Route]) -> String {
         let mark = match (route.best, route.multipath) {
             (true, _) => "* best",
             (false, true) => "= equal",
+            (false, false) if route.backup => "+ backup",
             (false, false) if route.accepted == Some(false) => "x refused",
             (false, false) => "  lost",
         };
@@ -166,6 +167,8 @@ fn story(prefix: IpNetwork, routes: &[Route]) -> String {
         line("why", route.reason.clone().unwrap_or_default());
         line("rule", route.rule.clone().unwrap_or_default());
         line("next hop", route.next_hop.map(|hop| hop.to_string()).unwrap_or_default());
+        line("weight", route.weight.map(|weight| weight.to_string()).unwrap_or_default());
+        line("tunnel", route.tunnel.clone().unwrap_or_default());
         line("AS path", as_path(&route.as_path));
         line("origin", origin(route));
         line("local pref", route.local_pref.map(|pref| pref.to_string()).unwrap_or_default());

@@ -215,12 +215,27 @@ pub enum FibUpdate {
 /// What the kernel holds of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FibStatus {
-    /// As wanted.
-    Installed,
+    /// As wanted; packets leave this way.
+    Installed(Via),
     /// On its way, or waiting for a next hop.
     Pending,
     /// Refused, with the reason.
     Failed(Arc<str>),
+}
+
+/// How packets of a route leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The prefix is this node's own.
+    Local,
+    /// The next hop is on a connected subnet.
+    Direct,
+    /// The next hop is behind a gateway.
+    Recursive,
+    /// Through an IP-in-IP tunnel.
+    Ipip,
+    /// Through a VXLAN tunnel.
+    Vxlan,
 }
 
 /// How a next hop is reached.

@@ -349,7 +349,7 @@ impl DesiredFib {
             let counts = &mut self.counts[prefix.family().index()];
             uncount_status(counts, &route.status);
             match status {
-                FibStatus::Installed => counts.installed += 1,
+                FibStatus::Installed(_) => counts.installed += 1,
                 FibStatus::Failed(_) => counts.failed += 1,
                 FibStatus::Pending => {}
             }
@@ -361,6 +361,12 @@ impl DesiredFib {
     pub(crate) fn status_of(&self, prefix: &Prefix) -> Option<FibStatus> {
         let (_, route) = self.routes.get(self.routes.find(prefix)?)?;
         route.group.map(|_| route.status.clone())
+    }
+
+    /// The next hops that are wanted for a prefix.
+    pub(crate) fn forwarding_of(&self, prefix: &Prefix) -> Option<&Forwarding> {
+        let (_, route) = self.routes.get(self.routes.find(prefix)?)?;
+        Some(&self.groups.get(&route.group?)?.forwarding)
     }
 
     pub(crate) fn counts(&self, family: Family) -> FibCounts {
@@ -441,7 +447,7 @@ impl DesiredFib {
 
 fn uncount_status(counts: &mut FibCounts, status: &FibStatus) {
     match status {
-        FibStatus::Installed => counts.installed -= 1,
+        FibStatus::Installed(_) => counts.installed -= 1,
         FibStatus::Failed(_) => counts.failed -= 1,
         FibStatus::Pending => {}
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::Member;
+use crate::event::{Member, Via};
 use crate::forwarding::Members;
 
 /// The far end: applies the feed and checks its rules.
@@ -238,15 +238,15 @@ fn a_status_of_an_older_generation_is_ignored() {
     consumer.pull(&mut fib, 100);
     let old = consumer.routes[&prefix(1)].1;
     fib.want(prefix(1), &of(&[2], &[]));
-    fib.status(prefix(1), old, FibStatus::Installed);
+    fib.status(prefix(1), old, FibStatus::Installed(Via::Direct));
     assert_eq!(fib.status_of(&prefix(1)), Some(FibStatus::Pending));
     consumer.pull(&mut fib, 100);
     let new = consumer.routes[&prefix(1)].1;
     assert!(new > old);
     fib.status(prefix(1), new, FibStatus::Failed("foreign route (proto bird)".into()));
     assert_eq!(fib.counts(Family::Ipv4Unicast), FibCounts { wanted: 1, installed: 0, failed: 1 });
-    fib.status(prefix(1), new, FibStatus::Installed);
-    assert_eq!(fib.status_of(&prefix(1)), Some(FibStatus::Installed));
+    fib.status(prefix(1), new, FibStatus::Installed(Via::Direct));
+    assert_eq!(fib.status_of(&prefix(1)), Some(FibStatus::Installed(Via::Direct)));
     fib.unwant(prefix(1));
     assert_eq!(fib.status_of(&prefix(1)), None);
     assert_eq!(fib.counts(Family::Ipv4Unicast), FibCounts::default());

@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use causeway_bgp_wire::{Asn, Family, PathAttributes, Prefix};
+use causeway_bgp_wire::{Asn, Family, PathAttributes, Prefix, Tunnel};
 
 use crate::config::{PeerKey, PeerSettings};
+pub use crate::event::Via;
 use crate::event::{FibStatus, PeerId, SessionInfo};
 
 /// Which routes are asked for.
@@ -58,17 +59,6 @@ impl Cursor {
     }
 }
 
-/// How packets of a route leave, as far as BGP knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
-    /// The prefix is this node's own.
-    Local,
-    /// The next hop is on a connected subnet.
-    Direct,
-    /// The next hop is behind a gateway.
-    Recursive,
-}
-
 /// One row of `show routes`.
 #[derive(Clone, Debug)]
 pub struct RouteView {
@@ -100,8 +90,14 @@ pub struct RouteView {
     pub since: Option<Instant>,
     /// What the kernel holds of the prefix; `None`: not programmed.
     pub fib: Option<FibStatus>,
-    /// How packets leave; `None` where the next hop is not reachable.
+    /// How packets leave, as far as is known; `None` where the next hop is not reachable.
     pub via: Option<Via>,
+    /// Its next hop's share of the flows, where it is installed.
+    pub weight: Option<u8>,
+    /// It stands in at once when the next hops that are installed are lost.
+    pub backup: bool,
+    /// The tunnel it asks for.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// One row of `show peers`, as far as the speaker knows; the session's state is the session's to tell.

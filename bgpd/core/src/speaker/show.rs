@@ -3,6 +3,7 @@
 //! Reads only. A walk looks at a bounded number of table entries at a time; a prefix's fates are worked out when they
 //! are asked for, by the same decision that ran when it was made.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,14 @@ use super::query::{
     Counters, Cursor, Direction, FamilyCounters, PeerFamilyView, PeerView, Query, RouteView, Via,
 };
 use super::{Peer, Speaker};
-use crate::event::{NextHopState, PeerId};
+use crate::event::{FibStatus, Member, NextHopState, PeerId};
 use crate::rib::path::{LOCAL, Path, Paths};
 use crate::rib::tables::{Tabled, for_family};
+
+/// The weight of a next hop among these.
+fn weight_of(members: &[Member], next_hop: Option<IpAddr>) -> Option<u8> {
+    members.iter().find(|member| Some(member.next_hop) == next_hop).map(|member| member.weight)
+}
 
 impl Query {
     fn wants(&self, prefix: &Prefix) -> bool {
@@ -224,6 +230,11 @@ impl Speaker {
         let paths: Vec<&Path> = paths.iter().collect();
         let deferred = self.deferred[K::FAMILY.index()];
         let fib = if self.mode.fib { self.fib.status_of(&prefix) } else { None };
+        let forwarding = self.fib.forwarding_of(&prefix);
+        let by_now = match fib {
+            Some(FibStatus::Installed(via)) => Some(via),
+            _ => None,
+        };
         for (path, (multipath, reason)) in paths.iter().copied().zip(self.rib.reasons(&paths)) {
             if !wanted(path) {
                 continue;
@@ -246,9 +257,20 @@ impl Speaker {
                 stale: path.peer != LOCAL && epoch.is_some_and(|epoch| epoch != path.epoch),
                 since: Some(self.start + Duration::from_secs(u64::from(path.since))),
                 fib: if multipath { fib.clone() } else { None },
-                via: self.via(path),
+                via: by_now.filter(|_| multipath).or_else(|| self.via(path)),
+                weight: forwarding
+                    .filter(|one| multipath && one.members.iter().any(|member| member.weight != 1))
+                    .and_then(|one| weight_of(&one.members, self.address(path))),
+                backup: !multipath
+                    && forwarding.is_some_and(|one| weight_of(&one.backups, self.address(path)).is_some()),
+                tunnel: path.attrs.packed().tunnel(),
             });
         }
+    }
+
+    /// The address a path's next hop is resolved by.
+    fn address(&self, path: &Path) -> Option<IpAddr> {
+        self.rib.next_hops.get(path.next_hop).map(|entry| entry.address)
     }
 
     fn via(&self, path: &Path) -> Option<Via> {
@@ -283,6 +305,9 @@ impl Speaker {
             since: None,
             fib: None,
             via: None,
+            weight: None,
+            backup: false,
+            tunnel: None,
         }
     }
 
