@@ -10,6 +10,7 @@ use causeway_daemon::documents::Configuration;
 use causeway_daemon::http::{Api, ask, refuse};
 use tokio::sync::watch;
 
+use crate::checks::CheckState;
 use crate::config::Config;
 use crate::doctor;
 use crate::metrics;
@@ -32,6 +33,8 @@ pub struct Sources {
     pub nat: NatState,
     /// How answering probes goes.
     pub probes: ProbeState,
+    /// What of the node harms routes and tunnels.
+    pub checks: CheckState,
 }
 
 /// The API over its sources.
@@ -89,6 +92,7 @@ impl Sources {
         node.conditions.push(self.store.condition());
         node.conditions.push(self.nat.condition());
         node.conditions.push(self.probes.condition());
+        node.conditions.extend(self.checks.conditions());
         let configuration = self.configuration.borrow();
         node.conditions.push(configuration.condition());
         node.configuration = Some(configuration.info());

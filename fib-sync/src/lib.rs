@@ -14,9 +14,10 @@
 //! [`objects`].
 //! One thread owns the kernel ([`sync`]); tasks serve bgpd ([`server`]), watch pods ([`pods`]) and answer the local
 //! API ([`api`]). [`nat`] keeps our nftables table, [`probe`] answers `causeway doctor mtu`,
-//! [`doctor`] says what that has to expect.
+//! [`doctor`] says what that has to expect, [`checks`] looks for what else harms routes and tunnels.
 
 pub mod api;
+pub mod checks;
 pub mod config;
 pub mod decision;
 pub mod delta;

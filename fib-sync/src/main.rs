@@ -11,6 +11,7 @@ use causeway_daemon::args::DaemonArgs;
 use causeway_daemon::signals::Shutdown;
 use causeway_daemon::{documents, http, log};
 use causeway_fib_sync::api::{Sources, api};
+use causeway_fib_sync::checks::{self, CheckState};
 use causeway_fib_sync::config::{self, Config};
 use causeway_fib_sync::nat::keeper::{self, NatState};
 use causeway_fib_sync::pods::{self, StoreState};
@@ -132,12 +133,14 @@ async fn daemon(args: Args, path: std::path::PathBuf) -> Result<()> {
     let sync::KernelThread { handle, thread } =
         sync::start((*first).clone(), !no_nexthop_objects, args.run_dir.clone())?;
     let (store, nat, probes) = (StoreState::default(), NatState::default(), ProbeState::default());
+    let checks = CheckState::default();
     let sources = Sources {
         handle: handle.clone(),
         configuration: configuration.clone(),
         store: store.clone(),
         nat: nat.clone(),
         probes: probes.clone(),
+        checks: checks.clone(),
     };
     http::serve(api(sources), &args.run_dir.join(FIB_SYNC_SOCKET), args.http, shutdown.clone()).await?;
     tracing::info!(node = %args.node, run_dir = %args.run_dir.display(), "fib-sync runs");
@@ -147,6 +150,7 @@ async fn daemon(args: Args, path: std::path::PathBuf) -> Result<()> {
         .name("pods".to_owned())
         .spawn(move || pods::watch(&PodStore::new(&run_dir), &run_dir, &store, &to_kernel, &ended))?;
     probe::start(probe_port, configuration.clone(), probes)?;
+    let checking = tokio::spawn(checks::watch(checks, shutdown.clone()));
     let translating = tokio::spawn(keeper::keep(configuration.clone(), nat, shutdown.clone()));
     let changes = tokio::spawn(follow(configuration, handle.clone(), shutdown.clone()));
     let serving = tokio::spawn(server::serve(feed, handle.clone(), shutdown.clone()));
@@ -161,7 +165,7 @@ async fn daemon(args: Args, path: std::path::PathBuf) -> Result<()> {
     if panicked {
         return Err(anyhow!("the kernel thread ended by itself"));
     }
-    for task in [changes, serving, translating] {
+    for task in [changes, serving, translating, checking] {
         let _ = tokio::time::timeout(END, task).await;
     }
     // Routes stay: whoever starts next adopts them.

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `net/ipv4/ip_forward` | 1 | the node is a router |
 //! | `net/ipv6/conf/{all,default}/forwarding` | 1 | the same; links that accept router advertisements (`accept_ra` 1) get 2, or they would stop |
-//! | `net/ipv4/conf/LINK/rp_filter` | not strict | with several ways to a source, the answer may come another way |
+//! | `net/ipv4/ip_forward_use_pmtu` | 1 | what a hop said of its MTU counts for pods' packets as well, in tunnels above all |
+//! | `net/ipv4/conf/{default,LINK}/rp_filter` | not strict | with several ways to a source, the answer may come another way; tunnel devices are born with the default |
 //! | `net/ipv{4,6}/conf/{all,default,LINK}/ignore_routes_with_linkdown` | 1 | a link without carrier takes no packets |
 //! | `net/ipv{4,6}/fib_multipath_hash_policy` | 1 | flows are spread by ports, not only by addresses |
 //! | `net/ipv{4,6}/neigh/default/gc_thresh{1,2,3}` | at least 4096, 8192, 16384 | many pods are many neighbours |
@@ -58,11 +59,12 @@ fn settings(links: &[String]) -> Vec<Setting> {
         add(format!("net/ipv6/conf/{link}/accept_ra"), Want::EvenWhenForwarding);
     }
     add("net/ipv4/ip_forward".to_owned(), Want::Exactly("1"));
+    add("net/ipv4/ip_forward_use_pmtu".to_owned(), Want::Exactly("1"));
     for scope in ["all", "default"] {
         add(format!("net/ipv6/conf/{scope}/forwarding"), Want::Exactly("1"));
     }
-    for link in links {
-        add(format!("net/ipv4/conf/{link}/rp_filter"), Want::NotStrict);
+    for scope in std::iter::once("default").chain(links.iter().map(String::as_str)) {
+        add(format!("net/ipv4/conf/{scope}/rp_filter"), Want::NotStrict);
     }
     let scopes = ["all", "default"].into_iter().chain(links.iter().map(String::as_str));
     for scope in scopes {
