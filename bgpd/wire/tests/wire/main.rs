@@ -14,6 +14,7 @@ mod oracle;
 mod packing;
 mod rfc6793;
 mod rfc7606;
+mod rfc9012;
 mod roundtrip;
 mod update;
 mod vectors;

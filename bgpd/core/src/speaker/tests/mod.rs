@@ -1,6 +1,7 @@
 //! Tests of the speaker: what goes in, what is asked of the driver, what the tables then say.
 
 mod configure;
+mod forwarding;
 mod graceful;
 mod import;
 mod next_hops;
