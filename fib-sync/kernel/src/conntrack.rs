@@ -10,8 +10,9 @@ use netlink_packet_core::NLM_F_DUMP;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
+use crate::attribute::{Attribute, Attributes, put};
 use crate::error::{Error, Refusal};
-use crate::raw::{RawSocket, Request, attribute, attributes, put, put_nested};
+use crate::raw::{RawSocket, Request, put_nested, value};
 
 /// `NFNL_SUBSYS_CTNETLINK`, in the upper byte of a message's type.
 const SUBSYSTEM: u16 = 1 << 8;
@@ -219,9 +220,9 @@ fn octets(address: IpAddr) -> Vec<u8> {
 fn concerns(entry: &[u8], address: IpAddr) -> bool {
     let octets = octets(address);
     PLACES.iter().any(|place| {
-        attribute(entry, place.tuple)
-            .and_then(|tuple| attribute(tuple, CTA_TUPLE_IP))
-            .and_then(|ip| attribute(ip, place.attribute(address)))
+        value(entry, place.tuple)
+            .and_then(|tuple| value(tuple, CTA_TUPLE_IP))
+            .and_then(|ip| value(ip, place.attribute(address)))
             .is_some_and(|found| found == octets)
     })
 }
@@ -230,7 +231,7 @@ fn concerns(entry: &[u8], address: IpAddr) -> bool {
 fn name(entry: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::new();
     let (mut tuple, mut id) = (false, false);
-    for (kind, value) in attributes(entry) {
+    for Attribute { kind, value, .. } in Attributes(entry) {
         match kind {
             CTA_TUPLE_ORIG => {
                 tuple = true;
@@ -277,7 +278,7 @@ mod tests {
             assert_eq!(concerns(&one, address.parse().unwrap()), found, "{address}");
         }
         let named = name(&one).unwrap();
-        let kinds: Vec<u16> = attributes(&named).map(|(kind, _)| kind).collect();
+        let kinds: Vec<u16> = Attributes(&named).map(|attribute| attribute.kind).collect();
         assert_eq!(kinds, [CTA_TUPLE_ORIG, CTA_ID]);
         assert_eq!(
             name(&entry([10, 0, 0, 1], [10, 0, 0, 2], None)),

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use netlink_sys::protocols::NETLINK_GENERIC;
 
+use crate::attribute::{Attributes, put_text};
 use crate::error::Error;
-use crate::raw::{RawSocket, Request, attribute, attributes, put, put_nested};
+use crate::raw::{RawSocket, Request, put_nested, value};
 
 /// Length of `struct genlmsghdr`.
 const GENERIC_HEADER: usize = 4;
@@ -35,10 +36,10 @@ impl Ethtool {
     pub fn open() -> Result<Ethtool, Error> {
         let mut socket = RawSocket::open(NETLINK_GENERIC)?;
         let mut body = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
-        put(&mut body, CTRL_ATTR_FAMILY_NAME, b"ethtool\0");
+        put_text(&mut body, CTRL_ATTR_FAMILY_NAME, "ethtool");
         let mut family = None;
         let refused = socket.request(Request { kind: GENL_ID_CTRL, flags: 0, body }, |payload| {
-            let id = payload.get(GENERIC_HEADER..).and_then(|rest| attribute(rest, CTRL_ATTR_FAMILY_ID));
+            let id = payload.get(GENERIC_HEADER..).and_then(|rest| value(rest, CTRL_ATTR_FAMILY_ID));
             family = id.and_then(|id| id.first_chunk()).map(|id| u16::from_ne_bytes(*id));
         })?;
         refused.map_err(|refusal| Error::Refused { what: "find ethtool".to_owned(), refusal })?;
@@ -53,19 +54,18 @@ impl Ethtool {
     pub fn features(&mut self, device: &str) -> Result<BTreeSet<String>, Error> {
         let mut body = vec![ETHTOOL_MSG_FEATURES_GET, 1, 0, 0];
         put_nested(&mut body, ETHTOOL_A_FEATURES_HEADER, |header| {
-            put(header, ETHTOOL_A_HEADER_DEV_NAME, format!("{device}\0").as_bytes());
+            put_text(header, ETHTOOL_A_HEADER_DEV_NAME, device);
         });
         let mut features = BTreeSet::new();
         let refused = self.socket.request(Request { kind: self.family, flags: 0, body }, |payload| {
             let bits = payload
                 .get(GENERIC_HEADER..)
-                .and_then(|rest| attribute(rest, ETHTOOL_A_FEATURES_ACTIVE))
-                .and_then(|active| attribute(active, ETHTOOL_A_BITSET_BITS));
+                .and_then(|rest| value(rest, ETHTOOL_A_FEATURES_ACTIVE))
+                .and_then(|active| value(active, ETHTOOL_A_BITSET_BITS));
             // Without a mask, what is listed is on.
-            for (_, bit) in bits.into_iter().flat_map(attributes) {
-                let name = attribute(bit, ETHTOOL_A_BITSET_BIT_NAME).unwrap_or_default();
-                let name = name.strip_suffix(&[0]).unwrap_or(name);
-                features.insert(String::from_utf8_lossy(name).into_owned());
+            for bit in bits.into_iter().flat_map(Attributes) {
+                let name = Attributes(bit.value).find(|inner| inner.kind == ETHTOOL_A_BITSET_BIT_NAME);
+                features.extend(name.map(|name| name.text()));
             }
         })?;
         refused.map_err(|refusal| Error::Refused { what: format!("offloads of {device}"), refusal })?;

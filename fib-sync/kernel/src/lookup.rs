@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 
+use crate::attribute::{Attributes, address, put};
 use crate::error::Error;
-use crate::raw::{RawSocket, Request, attributes, put};
+use crate::raw::{RawSocket, Request};
 
 const RTM_GETROUTE: u16 = 26;
 /// Length of `struct rtmsg`.
@@ -82,33 +83,21 @@ impl Lookup {
 
 fn parse(route: &[u8]) -> Way {
     let mut way = Way::default();
-    for (kind, value) in attributes(route) {
-        match kind {
-            RTA_OIF => way.ifindex = number(value),
-            RTA_GATEWAY => way.gateway = address(value),
+    for attribute in Attributes(route) {
+        match attribute.kind {
+            RTA_OIF => way.ifindex = attribute.number(),
+            RTA_GATEWAY => way.gateway = attribute.address(),
             // Two bytes of family come first.
-            RTA_VIA => way.gateway = value.get(2..).and_then(address),
-            RTA_PREFSRC => way.source = address(value),
+            RTA_VIA => way.gateway = attribute.value.get(2..).and_then(address),
+            RTA_PREFSRC => way.source = attribute.address(),
             RTA_METRICS => {
-                let mtu = attributes(value).find(|(metric, _)| *metric == RTAX_MTU);
-                way.mtu = mtu.and_then(|(_, value)| number(value));
+                let mtu = Attributes(attribute.value).find(|metric| metric.kind == RTAX_MTU);
+                way.mtu = mtu.and_then(|mtu| mtu.number());
             }
             _ => {}
         }
     }
     way
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
-}
-
-fn address(value: &[u8]) -> Option<IpAddr> {
-    match value.len() {
-        4 => value.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
-        16 => value.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
-        _ => None,
-    }
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

@@ -8,15 +8,15 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::attribute::{Attributes, nest};
 use crate::error::{Error, Refusal};
 use crate::socket::{read_datagram, split};
 
 /// The kernel answers at once; only a lost answer can take this long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_LENGTH: usize = 16;
-/// Bits of an attribute's type that are not its number.
+/// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
-const TYPE_MASK: u16 = 0x3fff;
 
 /// A socket of one netlink protocol in the network namespace it was opened in.
 pub(crate) struct RawSocket {
@@ -107,62 +107,12 @@ fn encode(out: &mut Vec<u8>, request: &Request, sequence: u32) {
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-/// Appends an attribute.
-pub(crate) fn put(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    out.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
-    out.extend_from_slice(&kind.to_ne_bytes());
-    out.extend_from_slice(value);
-    out.resize(out.len().next_multiple_of(4), 0);
-}
-
-/// Appends an attribute that holds others.
+/// Appends an attribute that holds others, and says so: outside of rtnetlink the kernel insists on it.
 pub(crate) fn put_nested(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
-    let mut inner = Vec::new();
-    fill(&mut inner);
-    put(out, kind | NESTED, &inner);
-}
-
-/// The attributes in `bytes`: number and value. Ends where one does not fit.
-pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk::<2>()?));
-        let kind = u16::from_ne_bytes([*rest.get(2)?, *rest.get(3)?]);
-        let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind & TYPE_MASK, value))
-    })
+    nest(out, kind | NESTED, fill);
 }
 
 /// The value of the first attribute of that number.
-pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attributes_are_written_and_read() {
-        let mut bytes = Vec::new();
-        put(&mut bytes, 1, b"abc");
-        put_nested(&mut bytes, 2, |inner| put(inner, 7, b"x"));
-        let all: Vec<(u16, Vec<u8>)> =
-            attributes(&bytes).map(|(kind, value)| (kind, value.to_vec())).collect();
-        assert_eq!(all[0], (1, b"abc".to_vec()));
-        assert_eq!((all.len(), all[1].0), (2, 2));
-        assert_eq!(attribute(&all[1].1, 7), Some(&b"x"[..]));
-        assert_eq!(attribute(&bytes, 9), None);
-    }
-
-    #[test]
-    fn what_does_not_fit_ends_the_reading() {
-        for length in [0u16, 3, 9] {
-            let mut bytes = length.to_ne_bytes().to_vec();
-            bytes.extend([1, 0, 5, 5, 5, 5]);
-            assert_eq!(attributes(&bytes).count(), 0, "length {length}");
-        }
-        assert_eq!(attributes(&[4, 0, 1]).count(), 0);
-    }
+pub(crate) fn value(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    Attributes(bytes).find(|attribute| attribute.kind == kind).map(|attribute| attribute.value)
 }
