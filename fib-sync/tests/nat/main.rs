@@ -172,3 +172,30 @@ fn segments_are_clamped_in_both_directions_of_a_tunnel() {
     scene.at_node(|| assert_eq!(keeper.reconcile(&desired(&POOLS, true)).unwrap(), Outcome::Written));
     assert_eq!(scene.segment_sizes(), [1410, 1410, 1460]);
 }
+
+/// The daemon does all of it by the documents, and leaves the table when it ends, as it leaves routes.
+#[test]
+fn the_daemon_follows_the_documents() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon();
+    let documents = |translated: bool| {
+        format!(
+            "apiVersion: causeway.dev/v1alpha1\nkind: Node\nmetadata: {{name: a}}\n\
+             spec: {{bgp: {{ipv4Address: 203.0.113.1/24}}, podCIDRs: [10.244.1.0/24]}}\n---\n\
+             apiVersion: causeway.dev/v1alpha1\nkind: IPPool\nmetadata: {{name: pods}}\n\
+             spec: {{cidr: 10.244.0.0/16, natOutgoing: {translated}}}\n"
+        )
+    };
+    daemon.write(&documents(true));
+    daemon.start(&scene);
+    daemon.wait_for_condition("Programmed");
+    assert_eq!(scene.datagram(&scene.pod, "10.244.1.2", &scene.outside, "203.0.113.9"), "203.0.113.1");
+    daemon.write(&documents(false));
+    daemon.wait_for_condition("NotNeeded");
+    assert_eq!(scene.at_node(|| scene::run("nft", &["list", "tables"])), "");
+    daemon.write(&documents(true));
+    daemon.wait_for_condition("Programmed");
+    daemon.terminate();
+    let tables = scene.at_node(|| scene::run("nft", &["list", "tables"]));
+    assert_eq!(tables.trim(), "table inet causeway", "the daemon ended; what it made stays");
+}

@@ -288,3 +288,79 @@ impl Scene {
         elements[0].as_u64().unwrap() as u32
     }
 }
+
+/// The built daemon in the node's namespace.
+pub struct Daemon {
+    folder: tempfile::TempDir,
+    child: Option<std::process::Child>,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Scene {
+    /// Not started yet, without documents.
+    pub fn daemon(&self) -> Daemon {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["config", "run"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        Daemon { folder, child: None }
+    }
+}
+
+impl Daemon {
+    /// Replaces the documents.
+    pub fn write(&self, documents: &str) {
+        std::fs::write(self.folder.path().join("config/all.yaml"), documents).unwrap();
+    }
+
+    pub fn start(&mut self, scene: &Scene) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_causeway-fib-sync"));
+        command.args(["--node", "a", "--config"]).arg(self.folder.path().join("config"));
+        command.arg("--run-dir").arg(self.folder.path().join("run"));
+        self.child = Some(scene.at_node(|| command.spawn()).unwrap());
+    }
+
+    /// Waits until `NatProgrammed` has this reason.
+    pub fn wait_for_condition(&self, reason: &str) {
+        let deadline = std::time::Instant::now() + 2 * PATIENCE;
+        loop {
+            let node = self.node().unwrap_or_default();
+            let conditions = node["conditions"].as_array().cloned().unwrap_or_default();
+            let found = conditions.iter().find(|condition| condition["type"] == "NatProgrammed").cloned();
+            if found.as_ref().is_some_and(|condition| condition["reason"] == reason) {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "not {reason}: {found:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `GET /v1/node`; `None` while nobody answers.
+    fn node(&self) -> Option<serde_json::Value> {
+        use std::io::{Read, Write};
+        let socket = self.folder.path().join("run/fib-sync.sock");
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET /v1/node HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn terminate(&mut self) {
+        let mut child = self.child.take().unwrap();
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+}
