@@ -185,21 +185,24 @@ impl DesiredFib {
             let Some(group) = self.groups.get(&id).filter(|group| group.routes > 0) else { continue };
             let rest = group.forwarding.without(|next_hop| lost.contains(&next_hop));
             if !rest.members.is_empty() {
-                self.replace_group(id, rest);
-                if self.connected {
+                // A group that the feed does not know is told with its first route.
+                if self.replace_group(id, rest) {
                     self.queue.push_front(Item::Group(id));
                 }
             }
         }
     }
 
-    /// Makes something else of a group, for all its routes.
-    fn replace_group(&mut self, id: u32, forwarding: Forwarding) {
+    /// Makes something else of a group, for all its routes. True where the feed is to hear of it.
+    fn replace_group(&mut self, id: u32, forwarding: Forwarding) -> bool {
         self.unlink(id);
+        let mut told = false;
         if let Some(group) = self.groups.get_mut(&id) {
             group.forwarding = forwarding;
+            told = group.told;
         }
         self.link(id);
+        told
     }
 
     fn group_of(&mut self, forwarding: &Forwarding) -> u32 {
@@ -397,8 +400,7 @@ impl DesiredFib {
                 Item::Begin => out.push(FibUpdate::Begin),
                 Item::End(family) => out.push(FibUpdate::End(family)),
                 Item::Group(id) => {
-                    // One that the feed does not know yet is told with its first route.
-                    if self.groups.get(&id).is_some_and(|group| group.told && group.routes > 0) {
+                    if self.groups.get(&id).is_some_and(|group| group.routes > 0) {
                         self.tell_group(id, out);
                     }
                 }

@@ -145,8 +145,9 @@ impl DesiredFib {
             if all {
                 target.state = State::Void;
                 let (from, to) = (target.from, target.to.clone());
-                self.replace_group(from, to);
-                self.queue.push_back(Item::Group(from));
+                if self.replace_group(from, to) {
+                    self.queue.push_back(Item::Group(from));
+                }
             }
         }
         self.refinements.due = self.refinements.routes.len();
