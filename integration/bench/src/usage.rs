@@ -59,6 +59,15 @@ pub fn fine_cpu(pid: u32) -> Result<Duration> {
     Ok(all)
 }
 
+/// CPU time of a process, to the nanosecond as long as no thread of it ended, which are counted in steps of 10 ms.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn cpu(pid: u32) -> Result<Duration> {
+    // Neither is ever more than it was.
+    Ok(fine_cpu(pid)?.max(of(pid)?.cpu))
+}
+
 /// Time that all cores together were busy since the machine started.
 ///
 /// # Errors
@@ -112,6 +121,7 @@ mod tests {
     fn this_process_uses_something() {
         assert!(of(std::process::id()).unwrap().peak > 0);
         assert!(fine_cpu(std::process::id()).unwrap() > Duration::ZERO);
+        assert!(cpu(std::process::id()).unwrap() > Duration::ZERO);
         assert!(machine_busy().unwrap() > Duration::ZERO);
         assert!(resident(std::process::id()).unwrap() > 0);
     }

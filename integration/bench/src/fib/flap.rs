@@ -44,7 +44,7 @@ fn flaps(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<
     let (mut changes, mut last) = (0_u64, 0);
     let mut answers = Answers { prefix, told: 0, newest: 0 };
     let mut is_there = false;
-    let cpu = usage::fine_cpu(causeway.fib_sync.pid())?;
+    let cpu = usage::cpu(causeway.fib_sync.pid())?;
     let writes = causeway.metric(WRITES)?;
     let begin = Instant::now();
     let end = begin + Duration::from_secs(site.job.seconds.max(1));
@@ -67,7 +67,7 @@ fn flaps(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<
         let deadline = site.deadline.min(Instant::now() + LAST);
         feed.exchange(&[], deadline, |event| Ok(answers.take(event) >= last)).context("the last change")?;
     }
-    let cpu = usage::fine_cpu(causeway.fib_sync.pid())? - cpu;
+    let cpu = usage::cpu(causeway.fib_sync.pid())?.saturating_sub(cpu);
     let flaps = changes as f64 / 2.0;
     ensure!(flaps > 0.0, "no flap");
     figures.set("flaps a second", flaps / took.as_secs_f64());
@@ -110,12 +110,12 @@ pub const WRITES: &str = "causeway_fib_netlink_changes_total";
 pub fn settle(causeway: &Causeway, deadline: Instant) -> Result<()> {
     let step = SETTLE / 10;
     let mut quiet = 0;
-    let mut cpu = usage::fine_cpu(causeway.fib_sync.pid())?;
+    let mut cpu = usage::cpu(causeway.fib_sync.pid())?;
     while quiet < 10 {
         ensure!(Instant::now() < deadline, "fib-sync is never at rest");
         std::thread::sleep(step);
-        let now = usage::fine_cpu(causeway.fib_sync.pid())?;
-        quiet = if now - cpu < step / 50 { quiet + 1 } else { 0 };
+        let now = usage::cpu(causeway.fib_sync.pid())?;
+        quiet = if now.saturating_sub(cpu) < step / 50 { quiet + 1 } else { 0 };
         cpu = now;
     }
     Ok(())

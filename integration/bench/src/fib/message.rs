@@ -42,6 +42,8 @@ pub const ROUTE_DESTINATION: u16 = 1;
 /// RTA_OIF.
 pub const ROUTE_LINK: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
+/// RTA_MULTIPATH.
+pub const ROUTE_HOPS: u16 = 9;
 const ROUTE_OBJECT: u16 = 30;
 const OBJECT_ID: u16 = 1;
 const OBJECT_LINK: u16 = 5;
@@ -125,6 +127,21 @@ impl<'a> Iterator for Attributes<'a> {
         self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((u16::from_ne_bytes([kind, flags]) & 0x3fff, value))
     }
+}
+
+/// The link of the next hop that has most weight, of several: `struct rtnexthop`, each of which says how long it is.
+#[must_use]
+pub fn heaviest_link(mut hops: &[u8]) -> Option<u32> {
+    let mut heaviest = None;
+    while let [low, high, _, weight, a, b, c, d, ..] = *hops {
+        let length = usize::from(u16::from_ne_bytes([low, high])).next_multiple_of(4);
+        let link = u32::from_ne_bytes([a, b, c, d]);
+        if heaviest.is_none_or(|(most, _)| weight > most) {
+            heaviest = Some((weight, link));
+        }
+        hops = hops.get(length.max(8)..).unwrap_or_default();
+    }
+    heaviest.map(|(_, link)| link)
 }
 
 /// Appends a message that makes a route that is not there yet.
@@ -263,6 +280,19 @@ mod tests {
         assert_eq!(split(&octets[..octets.len() - 1]).count(), 1);
         assert_eq!(split(&octets[..3]).count(), 0);
         assert_eq!(split(&[0; 16]).count(), 1, "a length of zero ends in the end");
+    }
+
+    #[test]
+    fn of_several_hops_the_heaviest_counts() {
+        let hop = |weight: u8, link: u32| {
+            let [a, b, c, d] = link.to_ne_bytes();
+            let [low, high] = 16_u16.to_ne_bytes();
+            vec![low, high, 0, weight, a, b, c, d, 8, 0, 5, 0, 192, 0, 2, 2]
+        };
+        assert_eq!(heaviest_link(&[hop(0, 3), hop(254, 7), hop(9, 4)].concat()), Some(7));
+        assert_eq!(heaviest_link(&hop(0, 3)), Some(3));
+        assert_eq!(heaviest_link(&[1, 0, 0]), None);
+        assert_eq!(heaviest_link(&[0; 8]), Some(0), "a length of zero ends in the end");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Seen {
     pub protocol: u8,
     /// Its destination; `None` for the default route.
     pub destination: Option<IpNetwork>,
-    /// The link it leads over, 0 where it has none or several.
+    /// The link it leads over, of several that with most weight; 0 where it has none.
     pub link: u32,
 }
 
@@ -134,8 +134,7 @@ impl Netlink {
         }
     }
 
-    /// The link an address is reached over; `None` where there is no route. With `exact`, what the kernel has for the prefix that
-    /// the address is the first of is looked up as it is in the table.
+    /// The link an address is reached over; `None` where there is no route.
     ///
     /// # Errors
     /// Where the socket fails.
@@ -207,6 +206,7 @@ fn route(answer: &Message<'_>) -> Option<Seen> {
                 seen.destination = IpNetwork::new(address, length).ok();
             }
             message::ROUTE_LINK => seen.link = u32::from_ne_bytes(value.try_into().ok()?),
+            message::ROUTE_HOPS => seen.link = message::heaviest_link(value).unwrap_or(0),
             _ => {}
         }
     }

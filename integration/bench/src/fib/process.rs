@@ -183,7 +183,7 @@ fn documents() -> String {
 pub fn used(pids: &[u32]) -> Result<Used> {
     let mut all = Used::default();
     for pid in pids {
-        all.cpu += usage::fine_cpu(*pid)?.as_secs_f64();
+        all.cpu += usage::cpu(*pid)?.as_secs_f64();
         all.resident += usage::resident(*pid)? as f64;
     }
     Ok(all)

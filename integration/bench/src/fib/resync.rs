@@ -48,12 +48,12 @@ fn checks(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result
     let writes = causeway.metric(WRITES)?;
     for _ in 0..CHECKS {
         settle(causeway, site.deadline)?;
-        let cpu = usage::fine_cpu(causeway.fib_sync.pid())?;
+        let cpu = usage::cpu(causeway.fib_sync.pid())?;
         let before = causeway.metric(DUMPS)?;
         let begin = disturb(site, &mut netlink, true)?;
         process::wait_beyond(&causeway.run_dir, DUMPS, before, site.deadline)?;
         walls.push(begin.elapsed().as_secs_f64());
-        cpus.push((usage::fine_cpu(causeway.fib_sync.pid())? - cpu).as_secs_f64());
+        cpus.push(usage::cpu(causeway.fib_sync.pid())?.saturating_sub(cpu).as_secs_f64());
         settle(causeway, site.deadline)?;
         disturb(site, &mut netlink, false)?;
     }
