@@ -14,7 +14,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use causeway_kernel::{Refusal, RouteChange, RouteKey};
+use causeway_kernel::{Family, Refusal, RouteChange, RouteKey};
 
 use crate::forms::{FormId, Forms, NONE};
 use crate::objects::ObjectId;
@@ -366,8 +366,15 @@ impl Tracker {
 
     /// Up to `limit` slots' worth of changes, deletions first. Each is to be answered with [`Tracker::applied`], or
     /// all of them given up by [`Tracker::unknown`]. `object` gives the kernel's number of an object that is there.
-    pub fn changes(&mut self, limit: usize, object: impl Fn(ObjectId) -> Option<u32>) -> Vec<Change> {
+    /// `hold`: keep back deletions of IPv6 routes.
+    pub fn changes(
+        &mut self,
+        limit: usize,
+        hold: bool,
+        object: impl Fn(ObjectId) -> Option<u32>,
+    ) -> Vec<Change> {
         let mut changes = Vec::with_capacity(limit.min(self.queued));
+        let mut held = Vec::new();
         while changes.len() < limit {
             let removal = self.removals.pop_front();
             let Some(slot) = removal.or_else(|| self.writes.pop_front()) else { break };
@@ -379,10 +386,15 @@ impl Tracker {
                 self.writes.push_back(slot);
                 continue;
             }
+            if hold && removal.is_some() && self.slots.family(slot) == Family::Ipv6 {
+                held.push(slot);
+                continue;
+            }
             self.set(slot, QUEUED, false);
             self.queued -= 1;
             self.changes_of(slot, &object, &mut changes);
         }
+        self.removals.extend(held);
         changes
     }
 

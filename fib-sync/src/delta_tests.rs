@@ -56,7 +56,7 @@ impl Tracker {
     }
 
     fn all(&mut self) -> Vec<Change> {
-        self.changes(usize::MAX, |_| None)
+        self.changes(usize::MAX, false, |_| None)
     }
 }
 
@@ -328,7 +328,7 @@ fn what_waits_for_its_object_comes_when_it_is_there() {
     assert_eq!(tracker.all(), []);
     assert_eq!((tracker.waiting(), tracker.pending()), (1, 0));
     tracker.wake();
-    let changes = tracker.changes(9, |object| Some(object + 100));
+    let changes = tracker.changes(9, false, |object| Some(object + 100));
     assert!(matches!(&changes[0].change, RouteChange::Add(route) if route.nexthop_id == Some(105)));
 }
 
@@ -340,4 +340,20 @@ fn a_flapping_route_nobody_can_write_does_not_fill_the_queue() {
         tracker.want_route(0, Some(1 + (n % 2) as u8));
     }
     assert!(tracker.writes.len() < 10_000, "{}", tracker.writes.len());
+}
+
+#[test]
+fn ipv6_deletions_are_held_back() {
+    let mut tracker = Tracker::default();
+    let key = RouteKey::ours("fd00::/48".parse().unwrap());
+    let slot = tracker.slot(&key).unwrap();
+    let form = tracker.hold(0, 1);
+    tracker.dump_begin();
+    tracker.observe(slot, form);
+    tracker.dump_end();
+    tracker.want(slot, NONE);
+    tracker.want_route(0, Some(1));
+    let held: Vec<Slot> = tracker.changes(9, true, |_| None).iter().map(|change| change.slot).collect();
+    assert_eq!((held, tracker.pending()), (vec![1], 1));
+    assert_eq!(tracker.changes(9, false, |_| None).len(), 1);
 }

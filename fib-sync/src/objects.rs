@@ -5,6 +5,10 @@
 //! groups. The kernel gives the numbers; we have our own ([`ObjectId`]), which outlive it when the kernel's object goes with
 //! its link and has to be made again.
 //!
+//! Where a way has a backup on another link, the group has it as its last member with the least weight there is, which in a
+//! resilient group comes to no bucket at all: it carries nothing. But a group that loses its last member goes with all
+//! its routes; with the backup in it, it stays, and the kernel hands it the buckets at the moment the link is lost.
+//!
 //! An object whose last user went stays as an *orphan* while routes name it, because the kernel deletes an object's routes
 //! with it; so do those found after a restart, until a way of the same next hops takes them over.
 
@@ -41,6 +45,21 @@ struct Failure {
     wait: Duration,
 }
 
+/// The share of the members of a group with a standby, in all of them together at least: with [`STANDBY`] more, 128
+/// buckets come to less than half a bucket for the standby, which is none when it is the last member.
+const WHOLE: u16 = 255;
+/// The share of a standby.
+const STANDBY: u16 = 1;
+
+/// What writing came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Some object was made anew: what waited for one can be written.
+    pub made: bool,
+    /// The kernel has no resilient groups: every layout is to be worked out anew, and the rest written.
+    pub relayout: bool,
+}
+
 /// Counts since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ObjectCounts {
@@ -57,7 +76,10 @@ pub struct Objects {
     wanted: bool,
     /// Whether the kernel has them, as far as known.
     supported: bool,
+    /// Groups are made resilient.
     resilient: bool,
+    /// The kernel took a group as we make them.
+    proven: bool,
     list: Vec<Option<Object>>,
     free: Vec<ObjectId>,
     by_kernel: HashMap<u32, ObjectId>,
@@ -82,6 +104,7 @@ impl Objects {
             wanted,
             supported: true,
             resilient: true,
+            proven: false,
             list: Vec::new(),
             free: Vec::new(),
             by_kernel: HashMap::new(),
@@ -103,6 +126,19 @@ impl Objects {
     /// Counts since the start.
     pub fn counts(&self) -> ObjectCounts {
         self.counts
+    }
+
+    /// The members of the group for a way, in order: what the other methods take as next hops.
+    pub fn layout(&self, hops: &[NextHop], standby: Option<NextHop>) -> Vec<NextHop> {
+        let most = hops.iter().map(|hop| hop.weight).max().unwrap_or(1).max(1);
+        match standby {
+            Some(standby) if self.resilient => {
+                let scale = (WHOLE / most).max(1);
+                let scaled = hops.iter().map(|hop| NextHop { weight: hop.weight * scale, ..*hop });
+                scaled.chain([NextHop { weight: STANDBY, ..standby }]).collect()
+            }
+            _ => hops.to_vec(),
+        }
     }
 
     /// An object that leads to these next hops, for one user. `near` is the one the route has now: it is taken over
@@ -224,10 +260,7 @@ impl Objects {
                 .iter()
                 .map(|(id, weight)| hops_of.get(id).map(|hop| NextHop { weight: *weight, ..*hop }))
                 .collect();
-            let written = hops.map(|mut hops| {
-                hops.sort_unstable();
-                hops
-            });
+            let written = hops;
             there.insert(nexthop.id);
             match self.of_kernel(nexthop.id) {
                 Some(id) => self.seen(id, written),
@@ -285,7 +318,7 @@ impl Objects {
         failures.map(|failure| failure.again).min()
     }
 
-    /// Makes and replaces what is due. `all`: also what was refused a moment ago. Returns whether any was made anew.
+    /// Makes and replaces what is due. `all`: also what was refused a moment ago.
     ///
     /// # Errors
     /// What is there is unknown: the caller must dump.
@@ -295,8 +328,9 @@ impl Objects {
         protocol: u8,
         now: Instant,
         all: bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<Written, Error> {
         let mut made = false;
+        let unproven = self.resilient && !self.proven;
         let due = |object: &Object| object.failure.as_ref().is_none_or(|failure| all || failure.again <= now);
         let ids: Vec<ObjectId> =
             self.dirty.iter().copied().filter(|id| self.get(*id).is_some_and(due)).collect();
@@ -319,6 +353,16 @@ impl Objects {
                     self.by_kernel.insert(number, id);
                     self.dirty.remove(&id);
                     self.loose_singles = true;
+                    self.proven = true;
+                }
+                Err(Error::Refused { refusal, .. })
+                    if unproven
+                        && known.is_none()
+                        && matches!(refusal.errno, Errno::EINVAL | Errno::EOPNOTSUPP) =>
+                {
+                    tracing::info!(%refusal, "this kernel has no resilient groups (Linux 5.14 does)");
+                    self.resilient = false;
+                    return Ok(Written { made, relayout: true });
                 }
                 Err(Error::Refused { refusal, what }) => {
                     let wait = object.failure.as_ref().map(|last| (last.wait * 2).min(LONGEST_RETRY));
@@ -330,7 +374,7 @@ impl Objects {
                 Err(error) => return Err(error),
             }
         }
-        Ok(made)
+        Ok(Written { made, relayout: false })
     }
 
     fn write_group(
@@ -354,20 +398,8 @@ impl Objects {
             };
             members.push((id, hop.weight));
         }
-        let group = NexthopKind::group(members.clone(), self.resilient);
-        let Some(known) = known else {
-            return match kernel.add_nexthop(&group, protocol) {
-                Err(Error::Refused { refusal, .. })
-                    if self.resilient && matches!(refusal.errno, Errno::EINVAL | Errno::EOPNOTSUPP) =>
-                {
-                    let id = kernel.add_nexthop(&NexthopKind::group(members, false), protocol)?;
-                    tracing::info!(%refusal, "this kernel has no resilient groups (Linux 5.14 does)");
-                    self.resilient = false;
-                    Ok(id)
-                }
-                other => other,
-            };
-        };
+        let group = NexthopKind::group(members, self.resilient);
+        let Some(known) = known else { return kernel.add_nexthop(&group, protocol) };
         kernel.replace_nexthop(known, &group, protocol).map(|()| known)
     }
 

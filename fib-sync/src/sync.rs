@@ -326,6 +326,7 @@ impl Worker {
         let mut monitor = Monitor::open(kernel.port()?)?;
         // What happened before the listener was there is not known.
         self.engine.hint(&causeway_kernel::Hint::Overrun);
+        let mut watched = Vec::new();
         loop {
             self.engine.tick(Instant::now());
             for hint in monitor.drain()? {
@@ -341,6 +342,11 @@ impl Worker {
             let events = self.engine.take_events();
             if let Some(outbox) = &self.outbox {
                 outbox.push(events);
+            }
+            let tunnels = self.engine.tunnel_links();
+            if tunnels != watched {
+                monitor.watch_neighbours(&tunnels)?;
+                watched = tunnels;
             }
             self.after_step();
             let now = Instant::now();

@@ -104,6 +104,11 @@ impl Tunnels {
         self.wanted.devices.iter()
     }
 
+    /// The indexes of the devices that are there.
+    pub fn links(&self) -> impl Iterator<Item = u32> {
+        self.seen.values().map(|seen| seen.link.index)
+    }
+
     /// Whether an index is a tunnel device of ours.
     pub fn is_ours(&self, index: u32) -> bool {
         self.seen.values().any(|seen| seen.link.index == index)

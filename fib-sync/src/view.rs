@@ -184,6 +184,11 @@ impl Engine {
         }
     }
 
+    /// The indexes of the tunnel devices that are there.
+    pub fn tunnel_links(&self) -> Vec<u32> {
+        self.tunnels.links().collect()
+    }
+
     /// The names of the underlay links.
     pub fn underlay(&self) -> Vec<String> {
         self.interfaces.underlay(&self.config).map(|interface| interface.link.name.clone()).collect()

@@ -79,6 +79,8 @@ impl Classes {
 pub struct Way {
     /// Kernel next hops, sorted; empty when none resolves.
     pub hops: Vec<NextHop>,
+    /// The next hop that takes over when the kernel loses these.
+    pub standby: Option<NextHop>,
     /// How packets leave.
     pub via: fib::Via,
     /// Path MTU of routes that go into a tunnel, in bytes.
@@ -117,12 +119,24 @@ pub fn way(
     config: &Config,
     world: &impl Lookout,
 ) -> Way {
-    let first = of_members(members, class, config, world);
-    if !first.hops.is_empty() || backups.is_empty() {
+    let mut first = of_members(members, class, config, world);
+    if backups.is_empty() || first.impossible {
         return first;
     }
     let second = of_members(backups, class, config, world);
     if second.hops.is_empty() {
+        return first;
+    }
+    if !first.hops.is_empty() {
+        // One through another device outlives the link.
+        let spare = |hop: &&NextHop| first.hops.iter().all(|other| other.ifindex != hop.ifindex);
+        first.standby = second.hops.iter().find(spare).copied();
+        if let Some(NextHop { gateway: Some(gateway), ifindex, .. }) = first.standby {
+            let device = world.link(ifindex).map_or("?", |(name, _)| name);
+            first.reason.push_str(&format!("; {gateway} ({device}) stands by"));
+            first.peers.extend(second.peers);
+            first.kinds.extend(second.kinds);
+        }
         return first;
     }
     Way { reason: format!("backup path, because {}: {}", first.reason, second.reason), ..second }
@@ -138,6 +152,7 @@ fn of_members(members: &[GroupMember], class: &Class, config: &Config, world: &i
     let mut hops: BTreeMap<(IpAddr, u32, bool), u16> = BTreeMap::new();
     let mut way = Way {
         hops: Vec::new(),
+        standby: None,
         via: fib::Via::Direct,
         mtu: None,
         reason: String::new(),

@@ -35,9 +35,8 @@ impl NexthopKind {
         NexthopKind::Single { family, hop: NextHop { weight: 1, ..hop } }
     }
 
-    /// A group; the members are put in order.
-    pub fn group(mut members: Vec<(u32, u16)>, resilient: bool) -> NexthopKind {
-        members.sort_unstable();
+    /// A group.
+    pub fn group(members: Vec<(u32, u16)>, resilient: bool) -> NexthopKind {
         NexthopKind::Group { members, resilient }
     }
 }

@@ -48,6 +48,13 @@ pub(super) struct Progress {
     links_changed: bool,
 }
 
+impl Progress {
+    /// Whether it is at the IPv6 routes.
+    pub(super) fn is_ipv6(&self) -> bool {
+        self.family == KernelFamily::Ipv6
+    }
+}
+
 impl Engine {
     /// Reads what is small, acts on it, and begins with the routes.
     pub(super) fn begin_dump(&mut self, kernel: &mut impl Kernel, now: Instant) {

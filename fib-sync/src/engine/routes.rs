@@ -162,7 +162,7 @@ impl Engine {
             if old.via != way.via || way.hops.is_empty() {
                 self.say_again(id);
             }
-            if old.hops == way.hops && old.mtu == way.mtu {
+            if old.hops == way.hops && old.standby == way.standby && old.mtu == way.mtu {
                 continue;
             }
             if way.hops.is_empty() || old.hops.is_empty() {
@@ -184,8 +184,12 @@ impl Engine {
         let object = self.desired.bundle(id).and_then(|bundle| bundle.object);
         let moved = object.is_some_and(|object| {
             let desired = &self.desired;
-            let agrees = |user| desired.bundle(user).is_some_and(|bundle| bundle.way.hops == way.hops);
-            self.objects.moved(object, &way.hops, agrees)
+            let agrees = |user| {
+                let there = desired.bundle(user).map(|bundle| &bundle.way);
+                there.is_some_and(|there| there.hops == way.hops && there.standby == way.standby)
+            };
+            let layout = self.objects.layout(&way.hops, way.standby);
+            self.objects.moved(object, &layout, agrees)
         });
         let form = self.desired.bundle(id).map_or(NONE, |bundle| bundle.form);
         let same = self.tracker.forms().get(form).is_some_and(|form| form.mtu == way.mtu);
@@ -201,6 +205,17 @@ impl Engine {
         // An object of its own; its routes go over one by one.
         for slot in self.desired.slots_of(id) {
             self.refresh(slot);
+        }
+    }
+
+    /// Groups have no standby members after all.
+    pub(super) fn relayout(&mut self) {
+        for id in self.desired.bundle_ids() {
+            let Some(bundle) = self.desired.bundle(id) else { continue };
+            if let Some(object) = bundle.object {
+                let layout = self.objects.layout(&bundle.way.hops, bundle.way.standby);
+                self.objects.moved(object, &layout, |_| true);
+            }
         }
     }
 
@@ -265,7 +280,8 @@ impl Engine {
         let object = self.objects.used().then(|| {
             let near = self.tracker.forms().get(self.tracker.has(slot)).and_then(Form::object);
             let desired = &self.desired;
-            self.objects.assign(id, &way.hops, near, |user| desired.of_the_past(user))
+            let layout = self.objects.layout(&way.hops, way.standby);
+            self.objects.assign(id, &layout, near, |user| desired.of_the_past(user))
         });
         let form = self.hold_form(self.form(object, &way));
         self.stale_tunnels |= !way.kinds.is_empty();

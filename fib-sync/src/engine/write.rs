@@ -50,7 +50,12 @@ impl Engine {
             self.resolve_all();
         }
         let all = std::mem::take(&mut self.retry_objects);
-        if self.objects.write(kernel, self.config.protocol, now, all)? {
+        let mut written = self.objects.write(kernel, self.config.protocol, now, all)?;
+        if written.relayout {
+            self.relayout();
+            written = self.objects.write(kernel, self.config.protocol, now, true)?;
+        }
+        if written.made {
             self.tracker.wake();
         }
         self.write_routes(kernel, now)?;
@@ -68,7 +73,9 @@ impl Engine {
 
     fn write_routes(&mut self, kernel: &mut impl Kernel, now: Instant) -> Result<(), Error> {
         let objects = &self.objects;
-        let changes = self.tracker.changes(BATCH, |object| objects.kernel(object));
+        // An IPv6 dump leaves other routes out when one is deleted meanwhile.
+        let hold = self.dump.as_ref().is_some_and(|dump| dump.is_ipv6());
+        let changes = self.tracker.changes(BATCH, hold, |object| objects.kernel(object));
         if changes.is_empty() {
             return Ok(());
         }

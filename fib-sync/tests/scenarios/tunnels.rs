@@ -226,13 +226,19 @@ fn a_backup_serves_while_no_member_resolves() {
         world.route("10.9.0.0/16", 1);
         world.end_of_snapshot();
         world.settle();
-        world.expect(&[via("10.9.0.0/16", &[("192.0.2.2", 2)])]);
+        // The backup is in the group with no bucket to its name.
+        let mut ready = via("10.9.0.0/16", &[("192.0.2.2", 2), ("198.51.100.2", 3)]);
+        ready.next_hops[0].weight = 255;
+        world.expect(std::slice::from_ref(&ready));
+        world.kernel.written.clear();
         world.kernel.set_carrier(2, false);
+        world.expect(&[via("10.9.0.0/16", &[("198.51.100.2", 3)])]);
         world.settle();
         world.expect(&[via("10.9.0.0/16", &[("198.51.100.2", 3)])]);
+        assert_eq!(world.kernel.written, [], "the kernel had the backup at hand");
         world.kernel.set_carrier(2, true);
         world.settle();
-        world.expect(&[via("10.9.0.0/16", &[("192.0.2.2", 2)])]);
+        world.expect(std::slice::from_ref(&ready));
         world.withdraw("10.9.0.0/16");
         world.send(Command::GroupDelete { id: 1 });
         world.settle();
