@@ -516,3 +516,45 @@ fn a_peer_behind_a_gateway_gets_its_route_and_next_hops_resolve_through_it() {
     scene.write_documents(DOCUMENTS);
     eventually("the host route goes", || scene.route("203.0.113.7/32").is_none().then_some(()));
 }
+
+#[test]
+fn a_backup_stands_by_without_a_bucket_and_takes_over_when_the_link_goes() {
+    let mut scene = Scene::running();
+    let [up0, up1] = scene.links;
+    let mut bgpd = Bgpd::connect(&scene);
+    let member = |address: &str| GroupMember::plain(BgpNextHop::global(ip(address)));
+    let (members, backups) = (vec![member("192.0.2.2")], vec![member("198.51.100.2")]);
+    bgpd.send(&[Command::Group { id: 1, members, backups }]);
+    let last = (0..100u8).map(|n| bgpd.route(&format!("10.1.{n}.0/24"), 1)).last().unwrap();
+    bgpd.installed("10.1.99.0/24", last);
+    bgpd.end_of_snapshot();
+    let weighted = |n: u8| {
+        let mut route = via(&format!("10.1.{n}.0/24"), &[("192.0.2.2", up0), ("198.51.100.2", up1)]);
+        route.next_hops[0].weight = 255;
+        route
+    };
+    scene.expect((0..100).map(weighted).collect());
+    let buckets = || {
+        let mut program = std::process::Command::new("ip");
+        program.args(["nexthop", "bucket", "list"]);
+        let output = netns::run_in(scene.node.as_fd(), || program.output()).unwrap().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let word_after = |line: &str, word: &str| {
+        let mut words = line.split_whitespace().skip_while(|found| *found != word);
+        words.nth(1).map(str::to_owned)
+    };
+    // What each of 128 buckets leads to: one nexthop, not two.
+    let lead_to: std::collections::BTreeSet<String> =
+        buckets().lines().filter_map(|line| word_after(line, "nhid")).collect();
+    assert_eq!(buckets().lines().count(), 128);
+    assert_eq!(lead_to.len(), 1, "the standby has a bucket: {lead_to:?}");
+
+    let written = scene.metric("causeway_fib_netlink_changes_total");
+    scene.set_carrier(0, false);
+    scene.expect((0..100).map(|n| via(&format!("10.1.{n}.0/24"), &[("198.51.100.2", up1)])).collect());
+    assert_eq!(scene.metric("causeway_fib_netlink_changes_total"), written, "no route was written");
+    assert_eq!(scene.row("10.1.7.0/24").unwrap().next_hops[0].gateway, Some(ip("198.51.100.2")));
+    scene.set_carrier(0, true);
+    scene.expect((0..100).map(weighted).collect());
+}
