@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use causeway_api::control::ConditionStatus;
 use causeway_api::fib::{Command, Family, GroupMember, NextHop as BgpNextHop, RouteState, Via};
-use causeway_fib_sync::config::{Config, Endpoint, PoolMode};
+use causeway_fib_sync::config::{Config, Endpoint, MtuMode, PoolMode};
 use causeway_fib_sync::decision::{TunnelMode, When};
 use causeway_fib_sync::engine::MODE_DELAY;
+use causeway_fib_sync::local::Pod;
 use causeway_fib_sync::tunnel::LINGER;
 use causeway_kernel::mock::{Failures, Operation};
-use causeway_kernel::{Kernel, NextHop, Route, TunnelKind, vtep_gateway, vtep_mac};
+use causeway_kernel::{Kernel, LinkChange, NextHop, Route, TunnelKind, vtep_gateway, vtep_mac};
 
 use crate::world::{World, config, failures, ip, network, via};
 
@@ -296,4 +297,48 @@ fn ipv6_pods_go_over_the_outer_family_of_their_next_hop() {
     let hop = NextHop { onlink: true, ..NextHop::gateway(vtep_gateway(ip("203.0.113.3")), index) };
     let route = Route { mtu: Some(1450), ..Route::unicast(network("fd00:3::/48"), vec![hop]) };
     world.expect(&[route]);
+}
+
+#[test]
+fn the_mtu_follows_the_link_the_outer_packets_use() {
+    for (name, failures) in failures() {
+        println!("when {name}");
+        let mut world = fabric(&failures, true, CROSS);
+        let direct = via("10.2.0.0/16", &[("192.0.2.2", 2)]);
+        for (link, inner) in [(9000, 8950), (1400, 1350), (1500, 1450)] {
+            let change = LinkChange { mtu: Some(link), ..LinkChange::default() };
+            world.kernel.as_another(|kernel| kernel.set_link(2, &change)).unwrap();
+            world.settle();
+            let mut expected = vec![direct.clone()];
+            expected.extend(tunnelled(&world, "203.0.113.3", inner));
+            world.expect(&expected);
+            world.kernel.failures = Failures::default();
+            let links = world.kernel.links().unwrap();
+            let device = links.iter().find(|link| link.name == "causeway-vxlan").unwrap();
+            assert_eq!(device.mtu, inner, "the device as well");
+            assert_eq!(world.engine.pod_mtu().0, link, "pods have the link's MTU, not the tunnel's");
+            world.configure(Config { mtu_mode: MtuMode::Uniform, ..with_mode(CROSS) });
+            assert_eq!(world.engine.pod_mtu().0, inner, "unless all are to have the least");
+            world.configure(with_mode(CROSS));
+        }
+    }
+}
+
+#[test]
+fn pods_that_have_an_older_mtu_are_listed() {
+    let mut world = fabric(&Failures::default(), true, CROSS);
+    world.kernel.add_link(11, "cw000000000001", &[]);
+    world.set_pods(vec![Pod { address: ip("10.244.1.7"), device: "cw000000000001".to_owned() }]);
+    world.settle();
+    let condition = |world: &World| {
+        let conditions = world.engine.node().conditions;
+        conditions.into_iter().find(|condition| condition.kind == "PodMtu").unwrap()
+    };
+    assert_eq!(condition(&world).status, ConditionStatus::True);
+    let change = LinkChange { mtu: Some(9000), ..LinkChange::default() };
+    world.kernel.as_another(|kernel| kernel.set_link(2, &change)).unwrap();
+    world.settle();
+    let found = condition(&world);
+    assert_eq!(found.status, ConditionStatus::False);
+    assert!(found.message.contains("10.244.1.7 (cw000000000001) has 1500"), "{}", found.message);
 }
