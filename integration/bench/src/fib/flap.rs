@@ -7,8 +7,11 @@ use causeway_api::fib::{Command, Event, RouteState};
 use ipnetwork::IpNetwork;
 
 use super::feed::{self, Feed};
-use super::job::Figures;
+use super::job::{Figures, Subject};
+use super::load;
 use super::measure::Site;
+use super::message::{self, PROTOCOL};
+use super::netlink::Netlink;
 use super::plan::Plan;
 use super::process::{Causeway, Speaker};
 use crate::usage;
@@ -27,8 +30,45 @@ const LAST: Duration = Duration::from_secs(10);
 /// # Errors
 /// Where fib-sync does not follow.
 pub fn run(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
+    if site.job.subject == Subject::LoopObject {
+        return bare(site, figures);
+    }
     let causeway = Causeway::start(site.folder, site.binaries, false)?;
     flaps(site, figures, &causeway).map_err(|error| causeway.explain(error))
+}
+
+/// The same in a loop that only writes: what the kernel takes, which is more among many routes.
+fn bare(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
+    let plan = site.job.plan();
+    let mut netlink = Netlink::open()?;
+    let way = load::object(&mut netlink, plan.router(0), site.node.links[0])?;
+    load::write(&mut netlink, &load::batches(&plan, way))?;
+    let prefix = beyond(&plan);
+    let (mut there, mut gone) = (Vec::new(), Vec::new());
+    message::new_route(&mut there, 1, &prefix, way, PROTOCOL);
+    message::delete_route(&mut gone, 2, &prefix, PROTOCOL);
+    let mut flaps = 0;
+    let cpu = load::own_cpu()?;
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs(site.job.seconds.max(1));
+    let mut next = begin;
+    while next < end {
+        for message in [&there, &gone] {
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            next += CHANGE;
+            load::write(&mut netlink, std::slice::from_ref(message))?;
+        }
+        flaps += 1;
+    }
+    figures.set("flaps a second", f64::from(flaps) / begin.elapsed().as_secs_f64());
+    figures.set("CPU microseconds a flap", (load::own_cpu()? - cpu) * 1e6 / f64::from(flaps));
+    figures.set("writes a flap", 2.0);
+    Ok(())
+}
+
+/// A prefix beyond the plan, so that the others stay.
+fn beyond(plan: &Plan) -> IpNetwork {
+    Plan { routes: plan.routes + 1, ..*plan }.prefix(plan.routes)
 }
 
 fn flaps(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<()> {
@@ -39,8 +79,7 @@ fn flaps(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<
     drop(octets);
     settle(causeway, site.deadline)?;
 
-    // Beyond the plan, so that the others stay.
-    let prefix = Plan { routes: plan.routes + 1, ..plan }.prefix(plan.routes);
+    let prefix = beyond(&plan);
     let (mut changes, mut last) = (0_u64, 0);
     let mut answers = Answers { prefix, told: 0, newest: 0 };
     let mut is_there = false;

@@ -178,8 +178,10 @@ pub fn all(quick: bool, flap_seconds: u64) -> Vec<Job> {
     jobs.push(job(Step::Resync, Causeway, large));
     jobs.extend([Step::Carrier, Step::Down].map(|step| job(step, Causeway, small)));
     jobs.extend([Causeway, Bird, Frr].map(|subject| job(Step::Session, subject, small)));
-    let flap = |routes| Job { seconds: flap_seconds, ..job(Step::Flap, Causeway, routes) };
-    jobs.extend([1000, large].map(flap));
+    for subject in [LoopObject, Causeway] {
+        let flap = |routes| Job { seconds: flap_seconds, ..job(Step::Flap, subject, routes) };
+        jobs.extend([1000, large].map(flap));
+    }
     jobs
 }
 
@@ -200,7 +202,7 @@ mod tests {
                 let floor = Job { subject: Subject::Loop, ..*job };
                 assert!(jobs.contains(&floor), "{job:?}");
             }
-            assert_eq!(jobs.iter().filter(|job| job.step == Step::Flap).count(), 2);
+            assert_eq!(jobs.iter().filter(|job| job.step == Step::Flap).count(), 4);
         }
         assert!(all(false, 20)[0].title().contains("100,000 IPv4"), "{}", all(false, 20)[0].title());
     }

@@ -1,5 +1,6 @@
 //! Routes into an empty kernel, by a bare loop, by fib-sync and by BIRD; and from the UPDATE to the kernel. Not pure.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -48,28 +49,43 @@ fn bare(site: &Site<'_>, figures: &mut Figures, by_object: bool) -> Result<()> {
     let plan = site.job.plan();
     let mut netlink = Netlink::open()?;
     let (router, link) = (plan.router(0), site.node.links[0]);
-    let mut way = Way::Router(router, link);
-    if by_object {
-        netlink.command("a nexthop object", |out, sequence| {
-            message::new_object(out, sequence, OBJECT, router, link);
-        })?;
-        way = Way::Object(OBJECT);
-    }
+    let way = if by_object { object(&mut netlink, router, link)? } else { Way::Router(router, link) };
     let batches = batches(&plan, way);
     let cpu = own_cpu()?;
     let begin = Instant::now();
-    let mut refused = 0;
-    for batch in &batches {
-        refused += netlink.write(batch)?;
-    }
+    write(&mut netlink, &batches)?;
     let seconds = begin.elapsed().as_secs_f64();
-    ensure!(refused == 0, "the kernel refused {refused} routes");
     figures.set_rates(seconds, own_cpu()? - cpu);
     Ok(())
 }
 
+/// Makes a nexthop object.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn object(netlink: &mut Netlink, router: IpAddr, link: u32) -> Result<Way> {
+    netlink.command("a nexthop object", |out, sequence| {
+        message::new_object(out, sequence, OBJECT, router, link);
+    })?;
+    Ok(Way::Object(OBJECT))
+}
+
+/// Writes messages from [`batches`].
+///
+/// # Errors
+/// Where the kernel refuses one.
+pub fn write(netlink: &mut Netlink, batches: &[Vec<u8>]) -> Result<()> {
+    let mut refused = 0;
+    for batch in batches {
+        refused += netlink.write(batch)?;
+    }
+    ensure!(refused == 0, "the kernel refused {refused} routes");
+    Ok(())
+}
+
 /// Messages for all routes, in pieces that are sent at once.
-fn batches(plan: &Plan, way: Way) -> Vec<Vec<u8>> {
+#[must_use]
+pub fn batches(plan: &Plan, way: Way) -> Vec<Vec<u8>> {
     let mut batches = Vec::new();
     let mut batch = Vec::with_capacity(BATCH);
     for number in 0..plan.routes {
@@ -146,7 +162,10 @@ fn check(site: &Site<'_>) -> Result<()> {
 }
 
 /// CPU seconds of this process.
-fn own_cpu() -> Result<f64> {
+///
+/// # Errors
+/// Where the kernel does not say.
+pub fn own_cpu() -> Result<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).context("what this process used")?;
     Ok((usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6)
 }
