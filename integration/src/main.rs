@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use causeway_integration::lab::{Lab, Options, remove};
 use causeway_integration::state::LabState;
 use causeway_integration::until::until;
-use causeway_integration::{demo, init, topology};
+use causeway_integration::{demo, guest, init, topology};
 use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -90,6 +90,15 @@ enum Action {
         /// What to set up.
         spec: PathBuf,
     },
+    /// Process 1 of a user-mode Linux guest.
+    #[command(hide = true)]
+    GuestInit {
+        /// The job's folder.
+        dir: PathBuf,
+        /// What the kernel adds of its own.
+        #[arg(trailing_var_arg = true)]
+        _rest: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -118,6 +127,7 @@ fn act(cli: Cli) -> Result<ExitCode> {
     };
     match &cli.command {
         Action::Init { spec } => init::run(spec)?,
+        Action::GuestInit { dir, .. } => guest::init(dir),
         Action::Up { file, pods } => {
             let topology = topology::load(file)?;
             let lab = Lab::up(&topology, file, options(false)?, &|step| {

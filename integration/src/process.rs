@@ -28,10 +28,19 @@ impl ProcessId {
         Ok(Self { pid, start })
     }
 
-    /// It still runs (a zombie does not).
+    /// It still runs. A zombie does not, unless other threads of it are still on their way out: these hold its sockets.
     #[must_use]
     pub fn is_alive(self) -> bool {
-        matches!(stat(self.pid), Ok((state, start)) if start == self.start && state != 'Z' && state != 'X')
+        match stat(self.pid) {
+            Ok((state, start)) if start == self.start => {
+                !matches!(state, 'Z' | 'X') || self.has_other_threads()
+            }
+            _ => false,
+        }
+    }
+
+    fn has_other_threads(self) -> bool {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid)).is_ok_and(|threads| threads.count() > 1)
     }
 
     /// Sends a signal; a process that is gone is no error.

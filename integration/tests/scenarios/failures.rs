@@ -1,9 +1,11 @@
 //! What fails around a node: ToRs, links, other people's hands in the routing table.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use causeway_integration::capture::Packet;
 use causeway_integration::lab::Lab;
 use causeway_integration::until::until;
 use nix::sys::signal::Signal;
@@ -191,6 +193,103 @@ fn a_thousand_prefixes_are_in_the_kernel_within_a_second_and_gone_within_a_secon
             Ok(())
         })?;
         println!("1,000 prefixes: in the kernel after {came:?}, gone after {:?}", start.elapsed());
+        Ok(())
+    });
+}
+
+/// Packets from a pod of node-a1 to one address.
+struct Flow {
+    from: String,
+    source: IpAddr,
+    to: IpAddr,
+}
+
+impl Flow {
+    fn is_in(&self, packet: &Packet) -> bool {
+        packet.headers.inner == (self.source, self.to)
+    }
+}
+
+/// A new pod on node-a1, and flows from it to all of these.
+fn flows_of(lab: &Lab, pod: &str, there: &[IpAddr]) -> Result<Vec<Flow>> {
+    let sources = lab.add_pod("node-a1", pod)?.addresses();
+    let flow = |to: &IpAddr| {
+        let source = sources.iter().find(|source| source.is_ipv4() == to.is_ipv4())?;
+        Some(Flow { from: pod.to_owned(), source: *source, to: *to })
+    };
+    Ok(there.iter().filter_map(flow).collect())
+}
+
+/// Waits until packets of these flows leave node-a1 over exactly these links.
+fn flows_go_over(lab: &Lab, flows: &[Flow], links: &[&str]) -> Result<()> {
+    let links: BTreeSet<String> = links.iter().map(|link| (*link).to_owned()).collect();
+    until(CONVERGENCE, || {
+        let mut wire = lab.capture("node-a1")?;
+        for flow in flows {
+            lab.ping(&flow.from, flow.to)?;
+        }
+        let out = |packet: &Packet| {
+            let by_link = packet.outgoing && packet.interface.starts_with("eth");
+            by_link && flows.iter().any(|flow| flow.is_in(packet))
+        };
+        let now: BTreeSet<String> =
+            wire.packets()?.into_iter().filter(out).map(|packet| packet.interface).collect();
+        ensure!(now == links, "flows go over {now:?}, not {links:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn flows_leave_a_dead_tor_and_come_back_to_it() {
+    play_alone("rack-as", |scene| {
+        let lab = &scene.lab;
+        fabric::converged(lab)?;
+        goes_by(lab, CONVERGENCE, true)?;
+        let mut there = Vec::new();
+        for name in ["there-1", "there-2", "there-3", "there-4"] {
+            there.extend(lab.add_pod("node-b1", name)?.addresses());
+        }
+        let mut flows = flows_of(lab, "here-1", &there)?;
+        flows.extend(flows_of(lab, "here-2", &there)?);
+        flows_go_over(lab, &flows, &["eth1", "eth2"])?;
+
+        // Only the way there is judged: for the answers the rack's ToR has to find out, and its bridge keeps it from noticing.
+        let mut arriving = lab.capture("node-b1")?;
+        let streams: Vec<_> =
+            flows.iter().map(|flow| lab.ping_stream(&flow.from, flow.to)).collect::<Result<_>>()?;
+        lab.text("tor-a1", &["ip", "link", "set", "eth1", "down"])?;
+        let cut = goes_by(lab, Duration::from_secs(1), false)?;
+        let mut leaving = lab.capture("node-a1")?;
+        let mut over_the_other = vec![0; flows.len()];
+        until(Duration::from_secs(10), || {
+            for packet in leaving.packets()?.iter().filter(|packet| packet.outgoing) {
+                ensure!(packet.interface != "eth1", "a packet leaves over the dead link: {packet:?}");
+                let flow = flows.iter().position(|flow| flow.is_in(packet) && packet.interface == "eth2");
+                flow.into_iter().for_each(|flow| over_the_other[flow] += 1);
+            }
+            ensure!(over_the_other.iter().all(|count| *count >= 50), "packets of flows: {over_the_other:?}");
+            Ok(())
+        })?;
+        let sent = streams.into_iter().map(|stream| Ok(stream.stop()?.sent)).collect::<Result<Vec<_>>>()?;
+        let arrived = arriving.packets()?;
+        let came_in = |packet: &&Packet| !packet.outgoing && packet.interface.starts_with("eth");
+        let mut most = 0;
+        for (flow, sent) in flows.iter().zip(&sent) {
+            let arrived = arrived.iter().filter(came_in).filter(|packet| flow.is_in(packet)).count();
+            let lost = (*sent as usize).saturating_sub(arrived);
+            ensure!(lost <= 20, "{lost} of {sent} packets from {} to {} were lost", flow.from, flow.to);
+            most = most.max(lost);
+        }
+
+        lab.text("tor-a1", &["ip", "link", "set", "eth1", "up"])?;
+        let back = goes_by(lab, CONVERGENCE, true)?;
+        // Where the kernel's hashing is resilient, flows under way stay where they are: new ones take both.
+        let mut new = flows_of(lab, "here-3", &there)?;
+        new.extend(flows_of(lab, "here-4", &there)?);
+        flows_go_over(lab, &new, &["eth1", "eth2"])?;
+        println!(
+            "moved after {cut:?}, at most {most} of a flow's packets lost; back {back:?} after the carrier"
+        );
         Ok(())
     });
 }

@@ -16,6 +16,9 @@ pub const UPDATE: u8 = 2;
 pub const NOTIFICATION: u8 = 3;
 pub const KEEPALIVE: u8 = 4;
 
+/// The feeder's AS where it is no part of the node's.
+const EXTERNAL_AS: u16 = 65004;
+
 /// How the node ended a session.
 #[derive(Clone, Copy)]
 enum Ending {
@@ -35,6 +38,11 @@ pub struct Feeder {
 impl Feeder {
     /// Connects from the lab's `feeder` and brings the session up; keepalives go out each second by themselves.
     pub fn connect(lab: &Lab) -> Result<Self> {
+        Self::connect_as(lab, EXTERNAL_AS)
+    }
+
+    /// As [`Feeder::connect`] with another AS number.
+    pub fn connect_as(lab: &Lab, asn: u16) -> Result<Self> {
         let node: SocketAddr = "192.0.2.7:179".parse()?;
         let bound = Duration::from_secs(20);
         let stream = until(bound, || {
@@ -43,7 +51,7 @@ impl Feeder {
                 place.in_network(|| TcpStream::connect_timeout(&node, Duration::from_secs(2)))?;
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(&message(OPEN, &open()))?;
+            stream.write_all(&message(OPEN, &open(asn)))?;
             let (kind, body) = read_message(&mut stream)?;
             ensure!(kind == OPEN, "the node answered OPEN with type {kind}: {body:?}");
             stream.write_all(&message(KEEPALIVE, &[]))?;
@@ -149,10 +157,11 @@ pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// OPEN of AS 65004, hold time 9 s, IPv4 unicast and 4-octet AS numbers.
-fn open() -> Vec<u8> {
-    let capabilities = [1, 4, 0, 1, 0, 1, 65, 4, 0, 0, 0xfd, 0xec];
-    let mut body = vec![4, 0xfd, 0xec, 0, 9, 192, 0, 2, 6];
+/// OPEN with hold time 9 s, IPv4 unicast and 4-octet AS numbers.
+fn open(asn: u16) -> Vec<u8> {
+    let [high, low] = asn.to_be_bytes();
+    let capabilities = [1, 4, 0, 1, 0, 1, 65, 4, 0, 0, high, low];
+    let mut body = vec![4, high, low, 0, 9, 192, 0, 2, 6];
     body.extend([capabilities.len() as u8 + 2, 2, capabilities.len() as u8]);
     body.extend(capabilities);
     body
@@ -167,14 +176,37 @@ pub fn attributes(path: &[u32]) -> Vec<u8> {
     bytes
 }
 
+/// The attributes of a path inside the AS: ORIGIN, an empty AS_PATH, NEXT_HOP, LOCAL_PREF.
+pub fn internal_attributes(next_hop: Ipv4Addr) -> Vec<u8> {
+    let mut bytes = vec![0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4];
+    bytes.extend(next_hop.octets());
+    bytes.extend([0x40, 5, 4, 0, 0, 0, 100]);
+    bytes
+}
+
+/// Body of an UPDATE that withdraws.
+pub fn withdrawal(prefixes: &[(Ipv4Addr, u8)]) -> Vec<u8> {
+    let octets = nlri(prefixes);
+    let mut body = (octets.len() as u16).to_be_bytes().to_vec();
+    body.extend(octets);
+    body.extend([0, 0]);
+    body
+}
+
 /// Body of an UPDATE.
 pub fn update(attributes: &[u8], prefixes: &[(Ipv4Addr, u8)]) -> Vec<u8> {
     let mut body = vec![0, 0];
     body.extend((attributes.len() as u16).to_be_bytes());
     body.extend(attributes);
-    for (address, length) in prefixes {
-        body.push(*length);
-        body.extend(&address.octets()[..usize::from(length.div_ceil(8))]);
-    }
+    body.extend(nlri(prefixes));
     body
+}
+
+fn nlri(prefixes: &[(Ipv4Addr, u8)]) -> Vec<u8> {
+    let mut octets = Vec::new();
+    for (address, length) in prefixes {
+        octets.push(*length);
+        octets.extend(&address.octets()[..usize::from(length.div_ceil(8))]);
+    }
+    octets
 }

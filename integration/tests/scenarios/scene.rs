@@ -16,10 +16,12 @@ const AT_ONCE: u32 = 3;
 
 static RUNNING: (Mutex<u32>, Condvar) = (Mutex::new(0), Condvar::new());
 
-struct Permit(u32);
+/// The right to have labs up, given back when dropped.
+pub struct Permit(u32);
 
 impl Permit {
-    fn take(share: u32) -> Self {
+    /// Waits until this many more labs may be up.
+    pub fn take(share: u32) -> Self {
         let (count, freed) = &RUNNING;
         let mut running = count.lock().unwrap_or_else(PoisonError::into_inner);
         while *running + share > AT_ONCE {

@@ -1,0 +1,216 @@
+//! VXLAN between subnets, on this machine's kernel.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use causeway_integration::lab::Lab;
+use causeway_integration::until::until;
+
+use super::check::{
+    self, Pod, large_transfers_complete, no_tunnel_on, nodes_reach_pods, pods, reach_each_other, settled,
+};
+use super::expect::{ALL, Kind, Modes, When};
+use crate::fabric::CONVERGENCE;
+use crate::scene::play;
+
+/// What drops "fragmentation needed" and "packet too big" on the router, its own included.
+const DROP_TOO_BIG: &str = "add table inet lab; \
+    add chain inet lab forward { type filter hook forward priority 0; }; \
+    add chain inet lab output { type filter hook output priority 0; }; \
+    add rule inet lab forward icmp type destination-unreachable icmp code frag-needed drop; \
+    add rule inet lab forward icmpv6 type packet-too-big drop; \
+    add rule inet lab output icmp type destination-unreachable icmp code frag-needed drop; \
+    add rule inet lab output icmpv6 type packet-too-big drop";
+
+#[test]
+fn every_mode_of_vxlan_is_seen_on_the_wire_and_in_every_account() {
+    play("two-subnets", |scene| {
+        let lab = &scene.lab;
+        until(CONVERGENCE, || lab.causeway_nodes().iter().try_for_each(|node| lab.all_established(node)))?;
+        let pods = pods(lab)?;
+        for when in ALL {
+            let modes = Modes::both(Kind::Vxlan, when);
+            modes.ask(scene)?;
+            settled(lab, modes)?;
+            reach_each_other(lab, &pods, modes)?;
+            nodes_reach_pods(lab, &pods, modes)?;
+        }
+        // The families need not agree.
+        let modes = Modes { ipv4: (Kind::Vxlan, When::Always), ipv6: (Kind::Vxlan, When::CrossSubnet) };
+        modes.ask(scene)?;
+        settled(lab, modes)?;
+        reach_each_other(lab, &pods, modes)
+    });
+}
+
+#[test]
+fn large_transfers_complete_with_and_without_icmp() {
+    play("two-subnets", |scene| {
+        let lab = &scene.lab;
+        let pods = pods(lab)?;
+        for when in [When::CrossSubnet, When::Always] {
+            let modes = Modes::both(Kind::Vxlan, when);
+            modes.ask(scene)?;
+            settled(lab, modes)?;
+            let open = large_transfers_complete(lab, &pods, modes)?;
+            lab.text("router", &["nft", DROP_TOO_BIG])?;
+            // What was learned of paths is forgotten, so that it has to be learned again.
+            for pod in &pods {
+                for family in ["-4", "-6"] {
+                    lab.text(&pod.name, &["ip", family, "route", "flush", "cache"])?;
+                }
+            }
+            let closed = large_transfers_complete(lab, &pods, modes)?;
+            lab.text("router", &["nft", "delete table inet lab"])?;
+            println!("{when:?}: the longest of 24 transfers of 2 MiB took {open:?}, without ICMP {closed:?}");
+        }
+        Ok(())
+    });
+}
+
+/// Lets the router know where pods are.
+fn teach_the_router(lab: &Lab) -> Result<()> {
+    for node in lab.causeway_nodes() {
+        for block in lab.node_info(&node)?.pod_cidrs {
+            let gateway = super::expect::address_of(&node, block.is_ipv4())?;
+            let route = ["ip", "route", "add", &block.to_string(), "via", &gateway.to_string()];
+            lab.text("router", &route)?;
+        }
+    }
+    Ok(())
+}
+
+/// Pings from the first pod to every other and back, in both families.
+fn all_around(pods: &[Pod]) -> Result<Vec<(&str, IpAddr)>> {
+    let (first, others) = pods.split_first().ok_or_else(|| anyhow::anyhow!("no pods"))?;
+    let mut streams = Vec::new();
+    for other in others {
+        for is_ipv4 in [true, false] {
+            streams.push((first.name.as_str(), other.address(is_ipv4)?));
+            streams.push((other.name.as_str(), first.address(is_ipv4)?));
+        }
+    }
+    Ok(streams)
+}
+
+/// Runs `story` under a hundred pings a second each way, and says how many were lost at most on one way.
+pub fn lost_while(lab: &Lab, pairs: &[(&str, IpAddr)], story: impl FnOnce() -> Result<()>) -> Result<u32> {
+    for (from, to) in pairs {
+        until(CONVERGENCE, || lab.ping(from, *to))?;
+    }
+    let streams: Vec<_> = pairs.iter().map(|(from, to)| lab.ping_stream(from, *to)).collect::<Result<_>>()?;
+    story()?;
+    let mut most = 0;
+    for stream in streams {
+        let route = stream.route.clone();
+        let counted = stream.stop()?;
+        if counted.lost() > 0 {
+            eprintln!("{route}: {} of {} lost", counted.lost(), counted.sent);
+        }
+        most = most.max(counted.lost());
+    }
+    Ok(most)
+}
+
+#[test]
+fn a_change_of_mode_loses_no_packet() {
+    play("two-subnets", |scene| {
+        let lab = &scene.lab;
+        let never = Modes::both(Kind::Vxlan, When::Never);
+        never.ask(scene)?;
+        teach_the_router(lab)?;
+        settled(lab, never)?;
+        let pods = pods(lab)?;
+        let pairs = all_around(&pods)?;
+        let lost = lost_while(lab, &pairs, || {
+            for when in [When::Always, When::CrossSubnet, When::Never, When::CrossSubnet, When::Always] {
+                let modes = Modes::both(Kind::Vxlan, when);
+                let start = Instant::now();
+                modes.ask(scene)?;
+                settled(lab, modes)?;
+                println!("{when:?} after {:?}", start.elapsed());
+            }
+            Ok(())
+        })?;
+        ensure!(lost <= 2, "{lost} pings lost on one way");
+        // Nothing of a tunnel is on the wire when no pool asks for one.
+        never.ask(scene)?;
+        settled(lab, never)?;
+        let mut wire = lab.capture("router")?;
+        for (from, to) in &pairs {
+            lab.ping(from, *to)?;
+        }
+        no_tunnel_on(&mut wire)
+    });
+}
+
+#[test]
+fn a_node_that_moves_to_the_other_subnet_is_followed() {
+    play("two-subnets", |scene| {
+        let lab = &scene.lab;
+        let modes = Modes::both(Kind::Vxlan, When::CrossSubnet);
+        settled(lab, modes)?;
+        let pods = pods(lab)?;
+        let of =
+            |name: &str| pods.iter().find(|pod| pod.node == name).ok_or_else(|| anyhow::anyhow!("{name}"));
+        let (a1, a2, b1) = (of("node-a1")?, of("node-a2")?, of("node-b1")?);
+        let mut moved = Vec::new();
+        for (from, to) in [(a1, a2), (b1, a2)] {
+            for is_ipv4 in [true, false] {
+                let to = to.address(is_ipv4)?;
+                until(CONVERGENCE, || lab.ping(&from.name, to))?;
+                moved.push(lab.ping_stream(&from.name, to)?);
+            }
+        }
+        let bystanders = [(a1.name.as_str(), b1.address(true)?), (b1.name.as_str(), a1.address(false)?)];
+        let lost = lost_while(lab, &bystanders, || {
+            let start = Instant::now();
+            let change = "link set eth1 down\naddress flush dev eth1\nlink set eth1 up\n\
+                          address add 172.21.2.13/24 dev eth1\naddress add fd00:21:2::13/64 dev eth1\n\
+                          route add default via 172.21.2.1\nroute add default via fd00:21:2::1\n";
+            lab.text("router", &["ip", "link", "set", "eth2", "master", "br-b"])?;
+            let done = lab.run("node-a2", &["ip", "-batch", "-"], Some(change.as_bytes()))?;
+            ensure!(done.status.success(), "{}", done.stderr);
+            let file = scene.documents().join("node-a2.yaml");
+            let text = std::fs::read_to_string(&file)?;
+            std::fs::write(
+                &file,
+                text.replace("172.21.1.12", "172.21.2.13").replace("21:1::12", "21:2::13"),
+            )?;
+            for (from, via) in [("node-a1", "vxlan"), ("node-b1", "direct")] {
+                until(CONVERGENCE, || {
+                    let fib = lab.fib(from)?;
+                    let rows: Vec<_> = fib
+                        .iter()
+                        .filter(|row| {
+                            ["10.244.12.0/24", "fd00:10:244:12::/64"]
+                                .contains(&row.prefix.to_string().as_str())
+                        })
+                        .collect();
+                    ensure!(rows.len() == 2, "{from} has {rows:?}");
+                    for row in &rows {
+                        let goes = row.via.map(|via| via.to_string()).unwrap_or_default();
+                        ensure!(goes == via && row.state == "installed", "{from}: {row:?}");
+                    }
+                    check::accounts_agree(lab, from, &fib)
+                })?;
+            }
+            for (from, to) in [(a1, a2), (b1, a2)] {
+                for is_ipv4 in [true, false] {
+                    until(CONVERGENCE, || lab.ping(&from.name, to.address(is_ipv4)?))?;
+                }
+            }
+            println!("node-a2 answers from its new subnet after {:?}", start.elapsed());
+            Ok(())
+        })?;
+        ensure!(lost == 0, "{lost} pings lost between nodes that did not move");
+        for stream in moved {
+            let route = stream.route.clone();
+            let counted = stream.stop()?;
+            println!("{route}: {} of {} lost while it moved", counted.lost(), counted.sent);
+            ensure!(counted.lost() < 1500, "{route}: {} of {} lost", counted.lost(), counted.sent);
+        }
+        Ok(())
+    });
+}
