@@ -70,15 +70,20 @@ pub enum Standing {
     Failed(Refusal),
 }
 
-/// One change to be written, with the slot and form it is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// The slot.
-    pub slot: Slot,
-    /// What it will have.
-    pub form: FormId,
+/// Changes to be written, and what each is about.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Batch {
     /// What to tell the kernel.
-    pub change: RouteChange,
+    pub changes: Vec<RouteChange>,
+    /// For each the slot, and the form it will have.
+    pub about: Vec<(Slot, FormId)>,
+}
+
+impl Batch {
+    fn push(&mut self, slot: Slot, form: FormId, change: RouteChange) {
+        self.changes.push(change);
+        self.about.push((slot, form));
+    }
 }
 
 /// What a dump brought to light.
@@ -367,15 +372,11 @@ impl Tracker {
     /// Up to `limit` slots' worth of changes, deletions first. Each is to be answered with [`Tracker::applied`], or
     /// all of them given up by [`Tracker::unknown`]. `object` gives the kernel's number of an object that is there.
     /// `hold`: keep back deletions of IPv6 routes.
-    pub fn changes(
-        &mut self,
-        limit: usize,
-        hold: bool,
-        object: impl Fn(ObjectId) -> Option<u32>,
-    ) -> Vec<Change> {
-        let mut changes = Vec::with_capacity(limit.min(self.queued));
+    pub fn changes(&mut self, limit: usize, hold: bool, object: impl Fn(ObjectId) -> Option<u32>) -> Batch {
+        let most = limit.min(self.queued);
+        let mut batch = Batch { changes: Vec::with_capacity(most), about: Vec::with_capacity(most) };
         let mut held = Vec::new();
-        while changes.len() < limit {
+        while batch.about.len() < limit {
             let removal = self.removals.pop_front();
             let Some(slot) = removal.or_else(|| self.writes.pop_front()) else { break };
             if self.flags[slot as usize] & QUEUED == 0 {
@@ -392,18 +393,13 @@ impl Tracker {
             }
             self.set(slot, QUEUED, false);
             self.queued -= 1;
-            self.changes_of(slot, &object, &mut changes);
+            self.changes_of(slot, &object, &mut batch);
         }
         self.removals.extend(held);
-        changes
+        batch
     }
 
-    fn changes_of(
-        &mut self,
-        slot: Slot,
-        object: &impl Fn(ObjectId) -> Option<u32>,
-        changes: &mut Vec<Change>,
-    ) {
+    fn changes_of(&mut self, slot: Slot, object: &impl Fn(ObjectId) -> Option<u32>, batch: &mut Batch) {
         let Cell { want, have } = self.cells[slot as usize];
         let key = self.slots.key(slot);
         let alone = self.flags[slot as usize] & FOREIGN == 0 && !self.crowded.contains_key(&slot);
@@ -418,7 +414,7 @@ impl Tracker {
                         NONE => RouteChange::Add(route),
                         _ => RouteChange::Replace(route),
                     };
-                    changes.push(Change { slot, form: want, change });
+                    batch.push(slot, want, change);
                 }
             }
             return;
@@ -426,20 +422,25 @@ impl Tracker {
         let more = self.crowded.get(&slot).map(Vec::as_slice).unwrap_or_default();
         for form in std::iter::once(&have).chain(more) {
             let Some(protocol) = self.forms.get(*form).map(|form| form.protocol) else { continue };
-            changes.push(Change { slot, form: NONE, change: RouteChange::Delete { key, protocol } });
+            batch.push(slot, NONE, RouteChange::Delete { key, protocol });
         }
     }
 
     /// Takes the kernel's answer to one change. Returns whether only a dump can tell what is there now.
-    pub fn applied(&mut self, change: &Change, result: &Result<(), Refusal>, now: Instant) -> bool {
-        let slot = change.slot;
+    pub fn applied(
+        &mut self,
+        (slot, form): (Slot, FormId),
+        change: &RouteChange,
+        result: &Result<(), Refusal>,
+        now: Instant,
+    ) -> bool {
         let mut unclear = false;
         if self.dump.is_some() {
             self.flags[slot as usize] |= TOUCHED;
         }
-        match (&change.change, result) {
+        match (change, result) {
             (RouteChange::Add(_) | RouteChange::Replace(_), Ok(())) => {
-                self.put(slot, change.form);
+                self.put(slot, form);
                 self.forgive(slot);
             }
             (RouteChange::Delete { .. }, Ok(())) => self.drop_one(slot),
@@ -461,9 +462,9 @@ impl Tracker {
     }
 
     /// The outcome of these changes is unknown: what is there the next dump tells.
-    pub fn unknown(&mut self, changes: &[Change]) {
-        for change in changes {
-            self.judge(change.slot);
+    pub fn unknown(&mut self, batch: &Batch) {
+        for (slot, _) in &batch.about {
+            self.judge(*slot);
         }
     }
 

@@ -55,8 +55,17 @@ impl Tracker {
         self.forms_mut().release(form);
     }
 
-    fn all(&mut self) -> Vec<Change> {
+    fn all(&mut self) -> Batch {
         self.changes(usize::MAX, false, |_| None)
+    }
+
+    /// The kernel answers all of a batch in the same way; whether something is unclear.
+    fn answer(&mut self, batch: &Batch, result: &Result<(), Refusal>, now: Instant) -> bool {
+        let mut unclear = false;
+        for (change, about) in batch.changes.iter().zip(&batch.about) {
+            unclear |= self.applied(*about, change, result, now);
+        }
+        unclear
     }
 }
 
@@ -173,9 +182,8 @@ proptest! {
                     naive.foreign = foreign.into_iter().collect();
                 }
                 Step::Write => {
-                    for change in tracker.all() {
-                        prop_assert!(!tracker.applied(&change, &Ok(()), now));
-                    }
+                    let batch = tracker.all();
+                    prop_assert!(!tracker.answer(&batch, &Ok(()), now));
                     for change in naive.changes() {
                         let key = number(&change);
                         match change {
@@ -188,9 +196,8 @@ proptest! {
                     }
                 }
                 Step::WriteAllRefused => {
-                    for change in tracker.all() {
-                        tracker.applied(&change, &Err(Refusal::new(Errno::EPERM)), now);
-                    }
+                    let batch = tracker.all();
+                    tracker.answer(&batch, &Err(Refusal::new(Errno::EPERM)), now);
                     for change in naive.changes() {
                         naive.refused.insert(number(&change));
                     }
@@ -204,7 +211,7 @@ proptest! {
             prop_assert_eq!(tracker.pending(), naive.changes().len());
             let changes = tracker.all();
             tracker.unknown(&changes);
-            let mut found: Vec<RouteChange> = changes.into_iter().map(|change| change.change).collect();
+            let mut found = changes.changes;
             let deletions = found.iter().take_while(|change| matches!(change, RouteChange::Delete { .. })).count();
             found.sort_by_key(|change| (!matches!(change, RouteChange::Delete { .. }), *change.key()));
             let mut expected = naive.changes();
@@ -235,9 +242,8 @@ fn filled(tracker: &mut Tracker, count: u8) {
     for n in 0..count {
         tracker.want_route(n, Some(1));
     }
-    for change in tracker.all() {
-        tracker.applied(&change, &Ok(()), Instant::now());
-    }
+    let batch = tracker.all();
+    tracker.answer(&batch, &Ok(()), Instant::now());
 }
 
 #[test]
@@ -248,7 +254,7 @@ fn a_dump_tells_what_was_lost() {
     assert_eq!((observed.lost, observed.first), (2, Some(1)));
     assert_eq!(tracker.standing(1), Some(Standing::Pending));
     assert_eq!(tracker.standing(2), Some(Standing::Foreign(12)));
-    let changes: Vec<RouteChange> = tracker.all().into_iter().map(|change| change.change).collect();
+    let changes = tracker.all().changes;
     assert_eq!(changes, [RouteChange::Replace(route(1, 1))]);
 }
 
@@ -263,16 +269,15 @@ fn what_is_written_during_a_dump_is_not_judged_by_it() {
     tracker.want_route(0, Some(2));
     tracker.want_route(1, None);
     tracker.want_route(9, Some(1));
-    for change in tracker.all() {
-        tracker.applied(&change, &Ok(()), now);
-    }
+    let batch = tracker.all();
+    tracker.answer(&batch, &Ok(()), now);
     tracker.show(1, 1);
     let observed = tracker.dump_end();
     assert_eq!((observed.lost, observed.first), (1, Some(2)), "only the one nobody touched is missed");
-    assert_eq!(tracker.all().len(), 1);
+    assert_eq!(tracker.all().changes.len(), 1);
     let observed = tracker.dump(&BTreeMap::from([(0, 2), (2, 1), (9, 1)]), &[]);
     assert_eq!(observed.lost, 0);
-    assert_eq!(tracker.all(), []);
+    assert_eq!(tracker.all(), Batch::default());
 }
 
 #[test]
@@ -282,17 +287,17 @@ fn a_refused_change_waits_longer_each_time() {
     tracker.want_route(0, Some(1));
     let refused = Err(Refusal::new(Errno::ENETUNREACH));
     for wait in [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
-        let changes = tracker.all();
-        assert_eq!(changes.len(), 1);
-        assert!(!tracker.applied(&changes[0], &refused, now));
+        let batch = tracker.all();
+        assert_eq!(batch.changes.len(), 1);
+        assert!(!tracker.answer(&batch, &refused, now));
         assert_eq!(tracker.next_retry(), Some(now + Duration::from_millis(wait)));
         tracker.retry(now, false);
         assert_eq!(tracker.pending(), 0);
         now += Duration::from_millis(wait);
         tracker.retry(now, false);
     }
-    let changes = tracker.all();
-    assert!(tracker.applied(&changes[0], &Err(Refusal::new(Errno::EEXIST)), now));
+    let batch = tracker.all();
+    assert!(tracker.answer(&batch, &Err(Refusal::new(Errno::EEXIST)), now));
 }
 
 #[test]
@@ -304,16 +309,11 @@ fn two_of_ours_at_one_key_become_one() {
     tracker.show(0, 1);
     tracker.show(0, 2);
     tracker.dump_end();
-    let changes = tracker.all();
+    let batch = tracker.all();
     let delete = RouteChange::Delete { key: route(0, 1).key, protocol: 179 };
-    assert_eq!(
-        changes.iter().map(|change| change.change.clone()).collect::<Vec<_>>(),
-        [delete.clone(), delete]
-    );
-    for change in &changes {
-        tracker.applied(change, &Ok(()), now);
-    }
-    let changes: Vec<RouteChange> = tracker.all().into_iter().map(|change| change.change).collect();
+    assert_eq!(batch.changes, [delete.clone(), delete]);
+    tracker.answer(&batch, &Ok(()), now);
+    let changes = tracker.all().changes;
     assert_eq!(changes, [RouteChange::Add(route(0, 1))]);
 }
 
@@ -325,11 +325,11 @@ fn what_waits_for_its_object_comes_when_it_is_there() {
     let form = Form { target: crate::forms::Target::Object(5), ..Form::of(&route(0, 1), |_| None) };
     let form = tracker.forms_mut().hold(form);
     tracker.want(slot, form);
-    assert_eq!(tracker.all(), []);
+    assert_eq!(tracker.all(), Batch::default());
     assert_eq!((tracker.waiting(), tracker.pending()), (1, 0));
     tracker.wake();
     let changes = tracker.changes(9, false, |object| Some(object + 100));
-    assert!(matches!(&changes[0].change, RouteChange::Add(route) if route.nexthop_id == Some(105)));
+    assert!(matches!(&changes.changes[0], RouteChange::Add(route) if route.nexthop_id == Some(105)));
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn ipv6_deletions_are_held_back() {
     tracker.dump_end();
     tracker.want(slot, NONE);
     tracker.want_route(0, Some(1));
-    let held: Vec<Slot> = tracker.changes(9, true, |_| None).iter().map(|change| change.slot).collect();
-    assert_eq!((held, tracker.pending()), (vec![1], 1));
-    assert_eq!(tracker.changes(9, false, |_| None).len(), 1);
+    let about = tracker.changes(9, true, |_| None).about;
+    assert_eq!((about[0].0, about.len(), tracker.pending()), (1, 1, 1));
+    assert_eq!(tracker.all().changes.len(), 1);
 }

@@ -28,12 +28,14 @@ use crate::view::Numbers;
 
 /// How many inputs may wait; the tasks wait when it is full.
 const INPUTS: usize = 64;
+/// How many batches of bgpd's messages may wait; its task waits when it is full.
+const FEED: usize = 8;
 /// How many inputs are taken between two looks at the kernel.
 const INPUTS_AT_ONCE: usize = 16;
 /// The most messages in the outbox before commands of bgpd are left waiting.
 const OUTBOX_HIGH: usize = 100_000;
 /// The most messages about routes in the outbox before the engine keeps further ones back.
-const OUTBOX_STATUSES: usize = 32_768;
+const OUTBOX_STATUSES: usize = 8192;
 /// How long the thread sleeps at most.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How soon a socket that could not be opened is tried again.
@@ -283,7 +285,7 @@ pub fn start(config: Config, objects: bool, run_dir: PathBuf) -> io::Result<Kern
     let (bell, ear) = UnixStream::pair()?;
     bell.set_nonblocking(true)?;
     ear.set_nonblocking(true)?;
-    let (feed, fed) = mpsc::channel(INPUTS);
+    let (feed, fed) = mpsc::channel(FEED);
     let (inputs, received) = mpsc::channel(INPUTS);
     let handle = Handle { feed, inputs, bell: Arc::new(bell) };
     let thread = std::thread::Builder::new().name("kernel".to_owned()).spawn(move || {

@@ -5,7 +5,6 @@ use std::time::Instant;
 use causeway_kernel::{Error, Kernel, RouteChange};
 
 use super::{Engine, Feed};
-use crate::delta::Change;
 use crate::desired::feed_family;
 use crate::forms::Target;
 use crate::ownership::{Class, classify, grace_over};
@@ -75,32 +74,27 @@ impl Engine {
         let objects = &self.objects;
         // An IPv6 dump leaves other routes out when one is deleted meanwhile.
         let hold = self.dump.as_ref().is_some_and(|dump| dump.is_ipv6());
-        let changes = self.tracker.changes(BATCH, hold, |object| objects.kernel(object));
-        if changes.is_empty() {
+        let batch = self.tracker.changes(BATCH, hold, |object| objects.kernel(object));
+        if batch.changes.is_empty() {
             return Ok(());
         }
         self.counts.batches += 1;
-        self.counts.writes += changes.len() as u64;
-        let (slots, list): (Vec<_>, Vec<_>) =
-            changes.into_iter().map(|change| ((change.slot, change.form), change.change)).unzip();
-        let results = kernel.write(&list);
-        let changes = slots.into_iter().zip(list).map(|((slot, form), change)| Change { slot, form, change });
-        let results = match results {
+        self.counts.writes += batch.changes.len() as u64;
+        let results = match kernel.write(&batch.changes) {
             Ok(results) => results,
             Err(error) => {
-                let changes: Vec<Change> = changes.collect();
-                self.tracker.unknown(&changes);
+                self.tracker.unknown(&batch);
                 return Err(error);
             }
         };
-        for (change, result) in changes.zip(&results) {
-            let unclear = self.tracker.applied(&change, result, now);
+        for ((change, about), result) in batch.changes.iter().zip(batch.about).zip(&results) {
+            let unclear = self.tracker.applied(about, change, result, now);
             match result {
-                Ok(()) => self.note_moved(&change.change),
-                Err(refusal) if refusal.missing() && matches!(change.change, RouteChange::Delete { .. }) => {}
+                Ok(()) => self.note_moved(change),
+                Err(refusal) if refusal.missing() && matches!(change, RouteChange::Delete { .. }) => {}
                 Err(refusal) => {
                     self.counts.write_refusals += 1;
-                    tracing::debug!(change = %change.change, %refusal, "the kernel refused");
+                    tracing::debug!(%change, %refusal, "the kernel refused");
                 }
             }
             if unclear {
