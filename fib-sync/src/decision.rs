@@ -29,7 +29,7 @@ pub enum TunnelMode {
     /// They do not.
     #[default]
     Never,
-    /// Into IP-in-IP: IPv4 in IPv4, and either family in IPv6.
+    /// Into IP-in-IP between IPv4 addresses, into VXLAN between IPv6 addresses.
     Ipip(When),
     /// Into VXLAN.
     Vxlan(When),
@@ -71,8 +71,6 @@ impl fmt::Display for TunnelMode {
 pub enum Kind {
     /// IPv4 in IPv4 (RFC 2003).
     Ipip,
-    /// IPv4 or IPv6 in IPv6 (RFC 2473).
-    Ip6,
     /// VXLAN (RFC 7348) over IPv4.
     Vxlan,
     /// VXLAN over IPv6.
@@ -81,13 +79,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 4] = [Kind::Ipip, Kind::Ip6, Kind::Vxlan, Kind::Vxlan6];
+    pub const ALL: [Kind; 3] = [Kind::Ipip, Kind::Vxlan, Kind::Vxlan6];
 
     /// The device's name.
     pub fn device(self) -> &'static str {
         match self {
             Kind::Ipip => "causeway-ipip",
-            Kind::Ip6 => "causeway-ipip6",
             Kind::Vxlan => "causeway-vxlan",
             Kind::Vxlan6 => "causeway-vxlan6",
         }
@@ -97,7 +94,6 @@ impl Kind {
     pub fn overhead(self) -> u32 {
         match self {
             Kind::Ipip => 20,
-            Kind::Ip6 => 40,
             Kind::Vxlan => 50,
             Kind::Vxlan6 => 70,
         }
@@ -107,7 +103,7 @@ impl Kind {
     pub fn outer(self) -> Family {
         match self {
             Kind::Ipip | Kind::Vxlan => Family::Ipv4,
-            Kind::Ip6 | Kind::Vxlan6 => Family::Ipv6,
+            Kind::Vxlan6 => Family::Ipv6,
         }
     }
 
@@ -116,15 +112,11 @@ impl Kind {
         matches!(self, Kind::Vxlan | Kind::Vxlan6)
     }
 
-    /// The kind that carries `inner` packets to `outer`; `None`: IPv6 packets in IPv4 without VXLAN, which our device
-    /// cannot carry.
-    fn that_carries(vxlan: bool, inner: Family, outer: Family) -> Option<Kind> {
-        match (vxlan, inner, outer) {
-            (true, _, Family::Ipv4) => Some(Kind::Vxlan),
-            (true, _, Family::Ipv6) => Some(Kind::Vxlan6),
-            (false, _, Family::Ipv6) => Some(Kind::Ip6),
-            (false, Family::Ipv4, Family::Ipv4) => Some(Kind::Ipip),
-            (false, Family::Ipv6, Family::Ipv4) => None,
+    /// VXLAN between addresses of that family.
+    pub fn vxlan_over(outer: Family) -> Kind {
+        match outer {
+            Family::Ipv4 => Kind::Vxlan,
+            Family::Ipv6 => Kind::Vxlan6,
         }
     }
 }
@@ -133,7 +125,6 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Kind::Ipip => "IP-in-IP",
-            Kind::Ip6 => "IP-in-IPv6",
             Kind::Vxlan => "VXLAN",
             Kind::Vxlan6 => "VXLAN over IPv6",
         })
@@ -151,7 +142,7 @@ pub struct Target {
     pub zone: Option<String>,
     /// Whether the path's attribute named it.
     pub by_attribute: bool,
-    /// The kind of tunnel the attribute asks for; takes the place of the pool's.
+    /// The kind of tunnel the attribute asks for, whatever the family of `address`; takes the place of the pool's.
     pub kind: Option<Kind>,
     /// The Ethernet address the attribute gives for VXLAN.
     pub mac: Option<Mac>,
@@ -243,17 +234,7 @@ fn tunnel(inputs: &Inputs<'_>, why: &str) -> Result<Decided, String> {
     let Some(endpoint) = inputs.endpoint else {
         return Err(format!("{next_hop} is no node and has no tunnel attribute"));
     };
-    let outer = Family::of(&endpoint.address);
-    let vxlan = match endpoint.kind {
-        Some(kind) => kind.is_vxlan(),
-        None => matches!(inputs.mode, TunnelMode::Vxlan(_)),
-    };
-    let Some(kind) = Kind::that_carries(vxlan, inputs.family, outer) else {
-        return Err(format!(
-            "IP-in-IP to {}, an IPv4 address, cannot carry IPv6; vxlanMode can",
-            endpoint.address
-        ));
-    };
+    let (kind, why_not_ipip) = kind(inputs, endpoint)?;
     let to = match endpoint.address == next_hop {
         true => endpoint.name.clone(),
         false => format!("{} of the {}", endpoint.address, endpoint.name),
@@ -265,7 +246,40 @@ fn tunnel(inputs: &Inputs<'_>, why: &str) -> Result<Decided, String> {
         );
         return Ok(Decided { decision: Decision::Drop, reason });
     }
-    Ok(Decided { decision: Decision::Tunnel(kind), reason: format!("{why}: {kind} to {to}") })
+    let because = match why_not_ipip {
+        Some(because) => format!("; IPv6 endpoint, so not IP-in-IP, because {because}"),
+        None => String::new(),
+    };
+    Ok(Decided { decision: Decision::Tunnel(kind), reason: format!("{why}: {kind} to {to}{because}") })
+}
+
+/// Why there is no IP-in-IP between IPv6 addresses: such a device takes the outer destination from the route's gateway.
+const NO_IPIP_OVER_IPV6: &str = "Linux refuses an IPv6 gateway that a route through another device leads to";
+
+/// The kind of tunnel, with the reason where the pool says IP-in-IP and it is another; or why there is none.
+fn kind(inputs: &Inputs<'_>, endpoint: &Target) -> Result<(Kind, Option<&'static str>), String> {
+    let to = endpoint.address;
+    let outer = Family::of(&to);
+    let by_pool = endpoint.kind.is_none();
+    let ipip = match endpoint.kind {
+        Some(kind) => !kind.is_vxlan(),
+        None => matches!(inputs.mode, TunnelMode::Ipip(_)),
+    };
+    match (inputs.family, outer) {
+        _ if !ipip => Ok((Kind::vxlan_over(outer), None)),
+        (Family::Ipv4, Family::Ipv4) => Ok((Kind::Ipip, None)),
+        (_, Family::Ipv6) if by_pool => Ok((Kind::Vxlan6, Some(NO_IPIP_OVER_IPV6))),
+        // What the far end takes is what the attribute says, so nothing takes its place.
+        (_, Family::Ipv6) => {
+            Err(format!("the attribute asks for IP-in-IP to {to}, an IPv6 address, and {NO_IPIP_OVER_IPV6}"))
+        }
+        (Family::Ipv6, Family::Ipv4) if by_pool => {
+            Err(format!("IP-in-IP to {to}, an IPv4 address, cannot carry IPv6; vxlanMode can"))
+        }
+        (Family::Ipv6, Family::Ipv4) => {
+            Err(format!("the attribute asks for IP-in-IP to {to}, an IPv4 address, which cannot carry IPv6"))
+        }
+    }
 }
 
 /// The way without a tunnel. `because`: why there is none, where that needs saying.

@@ -79,7 +79,6 @@ fn tunnel(link: &Link, gateway: IpAddr, addresses: &[IpAddr]) -> Option<(IpAddr,
     let endpoint = *addresses.iter().find(ends)?;
     let overhead = match (link.kind.as_deref()?, endpoint.is_ipv4()) {
         ("ipip", _) => 20,
-        ("ip6tnl", _) => 40,
         ("vxlan", true) => 50,
         ("vxlan", false) => 70,
         _ => return None,

@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(
             lines(&six, None),
             [
-                "b, pool pods6: direct there, IP-in-IPv6 back: 2001:db8::12/128 has no subnet, and 2001:db8::11/64 \
+                "b, pool pods6: direct there, VXLAN over IPv6 back: 2001:db8::12/128 has no subnet, and 2001:db8::11/64 \
                  of this node holds it"
             ]
         );

@@ -379,12 +379,13 @@ fn words(kind: Kind, what: &str, refusal: &Refusal) -> String {
         return format!("device {}: {what}: {refusal}", kind.device());
     }
     let (module, instead) = match kind {
-        Kind::Ipip => ("ipip", "or use vxlanMode"),
-        Kind::Ip6 => ("ip6_tunnel", "or use vxlanMode"),
-        Kind::Vxlan | Kind::Vxlan6 => ("vxlan", "or use ipipMode"),
+        Kind::Ipip => ("ipip", ", or use vxlanMode"),
+        Kind::Vxlan => ("vxlan", ", or use ipipMode"),
+        // What ipipMode comes to between IPv6 addresses as well.
+        Kind::Vxlan6 => ("vxlan", ""),
     };
     format!(
-        "device {}: this node's kernel has no {kind} tunnels: `modprobe {module}`, {instead}",
+        "device {}: this node's kernel has no {kind} tunnels: `modprobe {module}`{instead}",
         kind.device()
     )
 }

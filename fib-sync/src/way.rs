@@ -304,7 +304,7 @@ pub fn inner_mtu(link: u32, kind: Kind) -> u32 {
 fn gateway(kind: Kind, endpoint: IpAddr, inner: Family) -> IpAddr {
     match kind {
         // The gateway is the outer destination.
-        Kind::Ipip | Kind::Ip6 => endpoint,
+        Kind::Ipip => endpoint,
         Kind::Vxlan if inner == Family::Ipv4 => endpoint,
         Kind::Vxlan | Kind::Vxlan6 => vtep_gateway(endpoint),
     }
@@ -313,12 +313,10 @@ fn gateway(kind: Kind, endpoint: IpAddr, inner: Family) -> IpAddr {
 /// Where a tunnel to a member would end.
 fn target(member: &GroupMember, config: &Config) -> Option<Target> {
     if let Some(TunnelEndpoint { kind, address, vni, mac }) = &member.tunnel {
-        let kind = match (kind, address.is_ipv4()) {
-            (TunnelType::Vxlan, true) => Some(Kind::Vxlan),
-            (TunnelType::Vxlan, false) => Some(Kind::Vxlan6),
-            (TunnelType::Ipip, true) => Some(Kind::Ipip),
-            (TunnelType::Ipip, false) => Some(Kind::Ip6),
-            (TunnelType::Any, _) => None,
+        let kind = match kind {
+            TunnelType::Vxlan => Some(Kind::vxlan_over(Family::of(address))),
+            TunnelType::Ipip => Some(Kind::Ipip),
+            TunnelType::Any => None,
         };
         return Some(Target {
             name: "RFC 9012 attribute".to_owned(),

@@ -185,8 +185,8 @@ fn the_kind_follows_the_families() {
     let (v4, v6) = ("192.0.2.5", "2001:db8::5");
     for (mode, family, address, expected) in [
         (ALWAYS_IPIP, Family::Ipv4, v4, Kind::Ipip),
-        (ALWAYS_IPIP, Family::Ipv4, v6, Kind::Ip6),
-        (ALWAYS_IPIP, Family::Ipv6, v6, Kind::Ip6),
+        (ALWAYS_IPIP, Family::Ipv4, v6, Kind::Vxlan6),
+        (ALWAYS_IPIP, Family::Ipv6, v6, Kind::Vxlan6),
         (ALWAYS_VXLAN, Family::Ipv4, v4, Kind::Vxlan),
         (ALWAYS_VXLAN, Family::Ipv6, v4, Kind::Vxlan),
         (ALWAYS_VXLAN, Family::Ipv4, v6, Kind::Vxlan6),
@@ -203,11 +203,17 @@ fn the_kind_follows_the_families() {
         "not tunnelled: IP-in-IP to 192.0.2.5, an IPv4 address, cannot carry IPv6; vxlanMode can; recursive: \
          192.0.2.5 lies behind 198.51.100.254 (eth0)"
     );
+    for family in [Family::Ipv4, Family::Ipv6] {
+        assert_eq!(
+            kind(ALWAYS_IPIP, family, v6).reason,
+            "pool pods: ipipMode Always: VXLAN over IPv6 to node-b2; IPv6 endpoint, so not IP-in-IP, because Linux \
+             refuses an IPv6 gateway that a route through another device leads to"
+        );
+        let asked_for = kind(ALWAYS_VXLAN, family, v6).reason;
+        assert_eq!(asked_for, "pool pods: vxlanMode Always: VXLAN over IPv6 to node-b2");
+    }
     let overheads = Kind::ALL.map(|kind| (kind.device(), kind.overhead()));
-    assert_eq!(
-        overheads,
-        [("causeway-ipip", 20), ("causeway-ipip6", 40), ("causeway-vxlan", 50), ("causeway-vxlan6", 70)]
-    );
+    assert_eq!(overheads, [("causeway-ipip", 20), ("causeway-vxlan", 50), ("causeway-vxlan6", 70)]);
 }
 
 /// RFC 9012 section 6: a tunnel is feasible where its endpoint is reachable, it can carry the packet and no local
@@ -229,8 +235,32 @@ fn rfc_9012_section_6_an_attribute_says_where_and_how_the_pool_says_whether() {
     );
     let own = attribute("192.0.2.5", Kind::Ipip);
     assert_eq!(of(ALWAYS_VXLAN, &CONNECTED, &CONNECTED, &own).decision, Decision::Tunnel(Kind::Ipip));
-    let six = attribute("2001:db8::9", Kind::Vxlan);
-    assert_eq!(of(ALWAYS_IPIP, &router, &router, &six).decision, Decision::Tunnel(Kind::Vxlan6));
+    let six = attribute("2001:db8::9", Kind::Vxlan6);
+    let decided = of(ALWAYS_IPIP, &router, &router, &six);
+    assert_eq!(decided.decision, Decision::Tunnel(Kind::Vxlan6));
+    assert_eq!(
+        decided.reason,
+        "pool pods: ipipMode Always: VXLAN over IPv6 to 2001:db8::9 of the RFC 9012 attribute",
+        "it is what the attribute asks for"
+    );
+    // What the far end does not take is not sent to it.
+    let six = attribute("2001:db8::9", Kind::Ipip);
+    for mode in [ALWAYS_IPIP, ALWAYS_VXLAN] {
+        let decided = of(mode, &router, &router, &six);
+        assert_eq!(decided.decision, Decision::Recursive);
+        assert_eq!(
+            decided.reason,
+            "not tunnelled: the attribute asks for IP-in-IP to 2001:db8::9, an IPv6 address, and Linux refuses an IPv6 \
+             gateway that a route through another device leads to; recursive: 192.0.2.5 lies behind 198.51.100.254 \
+             (eth0)"
+        );
+    }
+    let inner = Inputs { family: Family::Ipv6, ..about(ALWAYS_VXLAN, &router, Some(&own)) };
+    assert_eq!(
+        decide(&inner).reason,
+        "not tunnelled: the attribute asks for IP-in-IP to 192.0.2.5, an IPv4 address, which cannot carry IPv6; \
+         recursive: 192.0.2.5 lies behind 198.51.100.254 (eth0)"
+    );
     // Section 7.1: without a feasible tunnel the path does not resolve, though its next hop does.
     let lost = of(ALWAYS_VXLAN, &CONNECTED, &Resolution::Unreachable, &far);
     assert_eq!(lost.decision, Decision::Drop);
@@ -279,7 +309,7 @@ fn several_subnets_unequal_masks_and_host_addresses() {
     assert_eq!(decide(&["192.0.2.11/32"], "192.0.2.12"), tunnel);
     assert_eq!(decide(&["2001:db8::11/128"], "2001:db8::12"), Tunnel(Kind::Vxlan6));
     assert_eq!(decide(&["2001:db8::11/64"], "2001:db8::12"), Direct);
-    assert_eq!(between(&["2001:db8:0:1::11/64"], "2001:db8::12", CROSS_IPIP), Tunnel(Kind::Ip6));
+    assert_eq!(between(&["2001:db8:0:1::11/64"], "2001:db8::12", CROSS_IPIP), Tunnel(Kind::Vxlan6));
     // A point-to-point link is a subnet of two.
     assert_eq!(decide(&["192.0.2.0/31"], "192.0.2.1"), Direct);
 }
@@ -338,8 +368,11 @@ proptest! {
         prop_assert!(!reason.is_empty() && reason.len() < 400, "{reason}");
         let tunnelled = matches!(decision, Decision::Tunnel(_));
         let carried = endpoint.as_ref().is_some_and(|endpoint| {
-            let vxlan = endpoint.kind.map_or(matches!(mode, TunnelMode::Vxlan(_)), Kind::is_vxlan);
-            vxlan || family == Family::Ipv4 || endpoint.address.is_ipv6()
+            match (endpoint.kind, mode) {
+                (Some(Kind::Ipip), _) => family == Family::Ipv4 && endpoint.address.is_ipv4(),
+                (None, TunnelMode::Ipip(_)) => family == Family::Ipv4 || endpoint.address.is_ipv6(),
+                _ => true,
+            }
         });
         match mode {
             TunnelMode::Never => prop_assert!(!tunnelled),

@@ -17,6 +17,7 @@ use crate::config::{Config, PoolMode};
 use crate::decision::{Kind, TunnelMode};
 use crate::guard::Guard;
 use crate::local::learned_key;
+use crate::probe::OtherNode;
 use crate::slots::Slot;
 use crate::tunnel::Wanted;
 use crate::way::inner_mtu;
@@ -123,8 +124,7 @@ impl Engine {
             }
         }
         let coming = self.coming.iter().flat_map(|(_, config)| &config.pools);
-        let kinds = self.config.pools.iter().chain(coming).filter_map(|pool| self.kind_of(pool));
-        for kind in kinds {
+        for kind in self.config.pools.iter().chain(coming).flat_map(|pool| self.kinds_of(pool)) {
             mtus.entry(kind).or_insert(0);
         }
         let devices = mtus.into_iter().filter_map(|(kind, mtu)| Some((kind, self.tunnel(kind, mtu)?)));
@@ -136,18 +136,21 @@ impl Engine {
         Wanted { devices: devices.collect(), addresses, peers }
     }
 
-    /// The kind of device a pool asks for, on a node with these addresses.
-    fn kind_of(&self, pool: &PoolMode) -> Option<Kind> {
+    /// The kinds of device a pool asks for, on a node with these addresses: between addresses of the pool's family where
+    /// it has such, and for IPv4 pools between IPv6 addresses as well where another node has no others.
+    fn kinds_of(&self, pool: &PoolMode) -> impl Iterator<Item = Kind> {
         let has = |ipv4: bool| self.config.addresses.iter().any(|address| address.is_ipv4() == ipv4);
-        let over_ipv4 = (pool.cidr.is_ipv4() || !has(false)) && has(true);
-        match (pool.mode, over_ipv4) {
-            (TunnelMode::Never, _) => None,
-            (TunnelMode::Vxlan(_), true) => Some(Kind::Vxlan),
-            (TunnelMode::Vxlan(_), false) => Some(Kind::Vxlan6),
-            // IPv4 in IPv6 nodes, and IPv6: the outer packets are IPv6.
-            (TunnelMode::Ipip(_), true) => pool.cidr.is_ipv4().then_some(Kind::Ipip),
-            (TunnelMode::Ipip(_), false) => Some(Kind::Ip6),
-        }
+        let ipv6_only =
+            |node: &OtherNode| !node.addresses.is_empty() && node.addresses.iter().all(IpAddr::is_ipv6);
+        let ipv4 = (pool.cidr.is_ipv4() || !has(false)) && has(true);
+        let ipv6 = has(false) && (!ipv4 || self.config.others.iter().any(ipv6_only));
+        let over_ipv4 = match pool.mode {
+            TunnelMode::Never => None,
+            TunnelMode::Vxlan(_) => Some(Kind::Vxlan),
+            TunnelMode::Ipip(_) => pool.cidr.is_ipv4().then_some(Kind::Ipip),
+        };
+        let over_ipv6 = pool.mode.when().map(|_| Kind::Vxlan6);
+        [over_ipv4.filter(|_| ipv4), over_ipv6.filter(|_| ipv6)].into_iter().flatten()
     }
 
     /// The device of a kind; `None`: this node has no address for its outer packets.
@@ -159,8 +162,7 @@ impl Engine {
         let kind_of = match (kind, local) {
             (Kind::Vxlan | Kind::Vxlan6, local) => TunnelKind::Vxlan { local, vni, port },
             (Kind::Ipip, IpAddr::V4(local)) => TunnelKind::Ipip { local },
-            (Kind::Ip6, IpAddr::V6(local)) => TunnelKind::Ip6 { local },
-            (Kind::Ipip | Kind::Ip6, _) => return None,
+            (Kind::Ipip, IpAddr::V6(_)) => return None,
         };
         let mtu = match mtu {
             0 => inner_mtu(self.interfaces.mtu_of(local, &self.config).unwrap_or(ETHERNET), kind),

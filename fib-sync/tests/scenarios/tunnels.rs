@@ -8,6 +8,7 @@ use causeway_fib_sync::config::{Config, Endpoint, MtuMode, PoolMode};
 use causeway_fib_sync::decision::{TunnelMode, When};
 use causeway_fib_sync::engine::MODE_DELAY;
 use causeway_fib_sync::local::Pod;
+use causeway_fib_sync::probe::OtherNode;
 use causeway_fib_sync::tunnel::LINGER;
 use causeway_kernel::mock::{Failures, Operation};
 use causeway_kernel::{Kernel, LinkChange, NextHop, Route, TunnelKind, vtep_gateway, vtep_mac};
@@ -281,6 +282,69 @@ fn a_kernel_without_the_device_keeps_all_other_routes() {
         RouteState::Installed { via: Via::Ipip },
         "without a restart"
     );
+}
+
+#[test]
+fn ipip_mode_is_vxlan_between_ipv6_addresses() {
+    let ipip = with_mode(TunnelMode::Ipip(When::CrossSubnet));
+    let far = Endpoint { node: "far6".to_owned(), zone: None, subnet: network("2001:db8:c::3/64") };
+    let mut endpoints = ipip.endpoints.clone();
+    endpoints.insert(ip("2001:db8:c::3"), far);
+    let addresses = vec![network("192.0.2.1/24"), network("2001:db8:a::1/64")];
+    let config = Config { addresses, endpoints, ..ipip };
+    for (name, failures) in failures() {
+        for objects in [true, false] {
+            println!("when {name}, nexthop objects: {objects}");
+            let mut world = World::with(&failures, objects, config.clone());
+            // The other end may send first: both are there before any route.
+            assert!(device(&world, "causeway-ipip").is_some());
+            let index = device(&world, "causeway-vxlan6").unwrap();
+            let router = Route { protocol: 4, ..via("2001:db8:c::/64", &[("2001:db8:a::fe", 2)]) };
+            let add = causeway_kernel::RouteChange::Add(router);
+            world.kernel.as_another(|kernel| kernel.write(&[add])).unwrap();
+            world.connect();
+            world.group(2, &["2001:db8:c::3"]);
+            world.route("fd00:3::/48", 2);
+            world.route("10.3.0.0/16", 2);
+            world.end_of_snapshot();
+            world.settle();
+            let gateway = vtep_gateway(ip("2001:db8:c::3"));
+            let hop = NextHop { onlink: true, ..NextHop::gateway(gateway, index) };
+            let tunnelled = |prefix| Route { mtu: Some(1430), ..Route::unicast(network(prefix), vec![hop]) };
+            world.expect(&[tunnelled("10.3.0.0/16"), tunnelled("fd00:3::/48")]);
+            let told = world.told();
+            assert_eq!(told[&network("fd00:3::/48")], RouteState::Installed { via: Via::Vxlan });
+        }
+    }
+}
+
+#[test]
+fn an_ipv4_pool_asks_for_a_device_over_ipv6_where_a_node_has_no_ipv4_address() {
+    let node = |addresses: &[&str]| OtherNode {
+        name: "b".to_owned(),
+        addresses: addresses.iter().map(|address| ip(address)).collect(),
+        blocks: Vec::new(),
+    };
+    let here = vec![network("192.0.2.1/24"), network("2001:db8:a::1/64")];
+    for (mode, over_ipv4) in [
+        (TunnelMode::Ipip(When::CrossSubnet), "causeway-ipip"),
+        (TunnelMode::Vxlan(When::CrossSubnet), "causeway-vxlan"),
+    ] {
+        for (other, over_ipv6) in [
+            (node(&["203.0.113.3", "2001:db8:c::3"]), false),
+            (node(&["203.0.113.3"]), false),
+            (node(&[]), false),
+            (node(&["2001:db8:c::3"]), true),
+        ] {
+            let Config { mut pools, .. } = with_mode(mode);
+            pools.retain(|pool| pool.cidr.is_ipv4());
+            let config =
+                Config { addresses: here.clone(), others: vec![other.clone()], pools, ..with_mode(mode) };
+            let world = World::with(&Failures::default(), true, config);
+            assert!(device(&world, over_ipv4).is_some(), "{mode} {other:?}");
+            assert_eq!(device(&world, "causeway-vxlan6").is_some(), over_ipv6, "{mode} {other:?}");
+        }
+    }
 }
 
 #[test]
