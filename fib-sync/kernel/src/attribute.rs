@@ -2,8 +2,12 @@
 //!
 //! For messages that `netlink-packet-route` does not know, and for those of which there are a million.
 
+use std::net::IpAddr;
+
 /// The type without its flags for nested attributes and byte order.
 const TYPE_MASK: u16 = 0x3fff;
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 0x8000;
 
 const HEADER: usize = 4;
 
@@ -36,6 +40,14 @@ pub(crate) fn put_text(out: &mut Vec<u8>, kind: u16, value: &str) {
     put(out, kind, &bytes);
 }
 
+/// Appends an IPv4 or IPv6 address.
+pub(crate) fn put_address(out: &mut Vec<u8>, kind: u16, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => put(out, kind, &address.octets()),
+        IpAddr::V6(address) => put(out, kind, &address.octets()),
+    }
+}
+
 /// Appends an attribute that holds those which `fill` appends.
 pub(crate) fn nest(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
@@ -43,6 +55,11 @@ pub(crate) fn nest(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)
     fill(out);
     let length = (out.len() - start) as u16;
     out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+}
+
+/// As [`nest`], and says that it holds others: outside of links, addresses and routes the kernel insists on it.
+pub(crate) fn put_nested(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+    nest(out, kind | NESTED, fill);
 }
 
 /// An attribute that was read.
@@ -68,7 +85,7 @@ impl Attribute<'_> {
     }
 
     /// An IPv4 or IPv6 address, by its length.
-    pub(crate) fn address(&self) -> Option<std::net::IpAddr> {
+    pub(crate) fn address(&self) -> Option<IpAddr> {
         address(self.value)
     }
 
@@ -79,7 +96,7 @@ impl Attribute<'_> {
 }
 
 /// An IPv4 or IPv6 address, by its length.
-pub(crate) fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
+pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).ok().map(Into::into),
         16 => <[u8; 16]>::try_from(bytes).ok().map(Into::into),
@@ -106,6 +123,11 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
+/// The value of the first attribute of that number.
+pub(crate) fn value(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    Attributes(bytes).find(|attribute| attribute.kind == kind).map(|attribute| attribute.value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,15 +139,18 @@ mod tests {
         put_u32(&mut bytes, 2, 0x0102_0304);
         nest(&mut bytes, 3, |bytes| {
             put_text(bytes, 4, "up0");
-            put(bytes, 5, &[10, 0, 0, 1]);
+            put_address(bytes, 5, IpAddr::from([10, 0, 0, 1]));
         });
+        put_nested(&mut bytes, 6, |bytes| put_address(bytes, 7, IpAddr::from([1; 16])));
         assert_eq!(bytes.len() % 4, 0);
         let read: Vec<_> = Attributes(&bytes).collect();
-        assert_eq!(read.iter().map(|attribute| attribute.kind).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(read.iter().map(|attribute| attribute.kind).collect::<Vec<_>>(), [1, 2, 3, 6]);
         assert_eq!((read[0].number(), read[1].number()), (Some(7), Some(0x0102_0304)));
         let inside: Vec<_> = Attributes(read[2].value).collect();
         assert_eq!(inside[0].text(), "up0");
         assert_eq!(inside[1].address(), Some([10, 0, 0, 1].into()));
+        assert_eq!(value(read[3].value, 7), Some(&[1; 16][..]));
+        assert_eq!(value(read[3].value, 6), None);
     }
 
     proptest::proptest! {

@@ -10,9 +10,9 @@ use netlink_packet_core::NLM_F_DUMP;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
-use crate::attribute::{Attribute, Attributes, put};
+use crate::attribute::{Attribute, Attributes, address, put, put_address, put_nested, value};
 use crate::error::{Error, Refusal};
-use crate::raw::{RawSocket, Request, put_nested, value};
+use crate::socket::NetlinkSocket;
 
 /// `NFNL_SUBSYS_CTNETLINK`, in the upper byte of a message's type.
 const SUBSYSTEM: u16 = 1 << 8;
@@ -37,8 +37,6 @@ const FILTER_DESTINATION: u32 = 2;
 const ROUND: usize = 16 * 1024;
 /// The most rounds for one address: new connections may come as fast as old ones go.
 const ROUNDS: usize = 64;
-/// How many deletions are sent at once.
-const PACK: usize = 64;
 
 /// One of the four places an address can have in an entry.
 #[derive(Clone, Copy)]
@@ -64,7 +62,7 @@ impl Place {
 
 /// The connection tracking table of one network namespace.
 pub struct Conntrack {
-    socket: RawSocket,
+    socket: NetlinkSocket,
     /// Whether listing by a filter works; unknown at first.
     filters: Option<bool>,
 }
@@ -84,7 +82,7 @@ impl Conntrack {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open() -> Result<Conntrack, Error> {
-        Ok(Conntrack { socket: RawSocket::open(NETLINK_NETFILTER)?, filters: None })
+        Ok(Conntrack { socket: NetlinkSocket::open(NETLINK_NETFILTER)?, filters: None })
     }
 
     /// Deletes the entries in which the address is source or destination, of the original direction or of the reply.
@@ -139,10 +137,10 @@ impl Conntrack {
 
     /// Lists entries of the address, at one place or at any.
     fn list(&mut self, address: IpAddr, place: Option<Place>) -> Result<Result<Found, Listing>, Error> {
-        let mut body = header(address);
+        let mut body = header(address).to_vec();
         if let Some(place) = place {
             put_nested(&mut body, place.tuple, |tuple| {
-                put_nested(tuple, CTA_TUPLE_IP, |ip| put(ip, place.attribute(address), &octets(address)));
+                put_nested(tuple, CTA_TUPLE_IP, |ip| put_address(ip, place.attribute(address), address));
             });
             put_nested(&mut body, CTA_FILTER, |filter| {
                 let (orig, reply) = match place.tuple {
@@ -154,8 +152,7 @@ impl Conntrack {
             });
         }
         let mut found = Found::default();
-        let request = Request { kind: GET, flags: NLM_F_DUMP, body };
-        let end = self.socket.request(request, |payload| {
+        let end = self.socket.ask(GET, &body, NLM_F_DUMP, |payload| {
             let Some(entry) = payload.get(GENERIC_HEADER..) else { return };
             match concerns(entry, address) {
                 false => found.others = true,
@@ -170,23 +167,20 @@ impl Conntrack {
     }
 
     fn delete(&mut self, address: IpAddr, names: &[Vec<u8>]) -> Result<usize, Error> {
+        let results = self.socket.batch(names.len(), |at, body| {
+            body.extend_from_slice(&header(address));
+            body.extend_from_slice(&names[at]);
+            (DELETE, 0)
+        })?;
         let mut deleted = 0;
-        for pack in names.chunks(PACK) {
-            let request = |name: &Vec<u8>| {
-                let mut body = header(address);
-                body.extend_from_slice(name);
-                Request { kind: DELETE, flags: 0, body }
-            };
-            let requests: Vec<Request> = pack.iter().map(request).collect();
-            for result in self.socket.exchange(&requests, |_| {})? {
-                match result {
-                    Ok(()) => deleted += 1,
-                    // It ended by itself.
-                    Err(refusal) if refusal.errno == Errno::ENOENT => {}
-                    Err(refusal) => {
-                        let what = format!("delete connection of {address}");
-                        return Err(Error::Refused { what, refusal });
-                    }
+        for result in results {
+            match result {
+                Ok(()) => deleted += 1,
+                // It ended by itself.
+                Err(refusal) if refusal.errno == Errno::ENOENT => {}
+                Err(refusal) => {
+                    let what = format!("delete connection of {address}");
+                    return Err(Error::Refused { what, refusal });
                 }
             }
         }
@@ -204,26 +198,19 @@ impl From<Listing> for Error {
 }
 
 /// `struct nfgenmsg`: family, version 0, no resource.
-fn header(address: IpAddr) -> Vec<u8> {
+fn header(address: IpAddr) -> [u8; GENERIC_HEADER] {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    vec![family as u8, 0, 0, 0]
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
+    [family as u8, 0, 0, 0]
 }
 
 /// Whether an entry has the address at one of the four places.
-fn concerns(entry: &[u8], address: IpAddr) -> bool {
-    let octets = octets(address);
+fn concerns(entry: &[u8], wanted: IpAddr) -> bool {
     PLACES.iter().any(|place| {
         value(entry, place.tuple)
             .and_then(|tuple| value(tuple, CTA_TUPLE_IP))
-            .and_then(|ip| value(ip, place.attribute(address)))
-            .is_some_and(|found| found == octets)
+            .and_then(|ip| value(ip, place.attribute(wanted)))
+            .and_then(address)
+            .is_some_and(|found| found == wanted)
     })
 }
 

@@ -10,6 +10,7 @@ use std::os::fd::BorrowedFd;
 use foldhash::fast::RandomState;
 use ipnetwork::IpNetwork;
 use netlink_packet_core::NLM_F_DUMP;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::attribute::Attributes;
@@ -42,7 +43,7 @@ pub(crate) struct Dumps {
 
 impl Dumps {
     pub(crate) fn open(netns: BorrowedFd<'_>) -> Result<Dumps, Error> {
-        let socket = netns::run_in(netns, NetlinkSocket::open)??;
+        let socket = netns::run_in(netns, || NetlinkSocket::open(NETLINK_ROUTE))??;
         let forms = Forms::new(Family::Ipv4, 0);
         Ok(Dumps { socket, running: None, interrupted: false, forms })
     }

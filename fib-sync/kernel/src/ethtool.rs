@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use netlink_sys::protocols::NETLINK_GENERIC;
 
-use crate::attribute::{Attributes, put_text};
+use crate::attribute::{Attributes, put_nested, put_text, value};
 use crate::error::Error;
-use crate::raw::{RawSocket, Request, put_nested, value};
+use crate::socket::NetlinkSocket;
 
 /// Length of `struct genlmsghdr`.
 const GENERIC_HEADER: usize = 4;
@@ -24,7 +24,7 @@ const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
 
 /// Asks about the devices of one network namespace.
 pub struct Ethtool {
-    socket: RawSocket,
+    socket: NetlinkSocket,
     family: u16,
 }
 
@@ -34,11 +34,11 @@ impl Ethtool {
     /// # Errors
     /// [`Error::Refused`] where the kernel does not speak ethtool over netlink (before 5.6); [`Error::Socket`].
     pub fn open() -> Result<Ethtool, Error> {
-        let mut socket = RawSocket::open(NETLINK_GENERIC)?;
+        let mut socket = NetlinkSocket::open(NETLINK_GENERIC)?;
         let mut body = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
         put_text(&mut body, CTRL_ATTR_FAMILY_NAME, "ethtool");
         let mut family = None;
-        let refused = socket.request(Request { kind: GENL_ID_CTRL, flags: 0, body }, |payload| {
+        let refused = socket.ask(GENL_ID_CTRL, &body, 0, |payload| {
             let id = payload.get(GENERIC_HEADER..).and_then(|rest| value(rest, CTRL_ATTR_FAMILY_ID));
             family = id.and_then(|id| id.first_chunk()).map(|id| u16::from_ne_bytes(*id));
         })?;
@@ -57,7 +57,7 @@ impl Ethtool {
             put_text(header, ETHTOOL_A_HEADER_DEV_NAME, device);
         });
         let mut features = BTreeSet::new();
-        let refused = self.socket.request(Request { kind: self.family, flags: 0, body }, |payload| {
+        let refused = self.socket.ask(self.family, &body, 0, |payload| {
             let bits = payload
                 .get(GENERIC_HEADER..)
                 .and_then(|rest| value(rest, ETHTOOL_A_FEATURES_ACTIVE))

@@ -10,10 +10,10 @@
 //! | [`route`], [`nexthop`], [`link`], [`tunnel`] | our types |
 //! | [`message`] | our types ↔ netlink messages |
 //! | [`dump`] | routes dumped as a stream |
-//! | `socket` | packs, acknowledgements, dumps |
+//! | `socket`, `attribute` | packs, acknowledgements, dumps; attributes written and read by hand |
 //! | [`netlink`] | the operations, one method each |
 //! | [`monitor`] | multicast events, as hints |
-//! | [`conntrack`], [`ethtool`] | connections of an address forgotten, offloads read; with [`lookup`] over `raw`, netlink by hand |
+//! | [`conntrack`], [`ethtool`], [`lookup`] | connections of an address forgotten, offloads read, ways looked up |
 //! | [`netns`] | doing things in another network namespace |
 //! | [`sysctl`] | files below `/proc/sys` |
 //! | [`mock`] | the kernel in memory |
@@ -31,7 +31,6 @@ pub mod monitor;
 pub mod netlink;
 pub mod netns;
 pub mod nexthop;
-mod raw;
 pub mod route;
 mod socket;
 pub mod sysctl;

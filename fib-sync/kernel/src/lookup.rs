@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::attribute::{Attributes, address, put};
+use crate::attribute::{Attributes, address, put_address};
 use crate::error::Error;
-use crate::raw::{RawSocket, Request};
+use crate::socket::NetlinkSocket;
 
 const RTM_GETROUTE: u16 = 26;
 /// Length of `struct rtmsg`.
@@ -38,7 +38,7 @@ pub struct Way {
 
 /// Asks a network namespace for ways.
 pub struct Lookup {
-    socket: RawSocket,
+    socket: NetlinkSocket,
 }
 
 impl Lookup {
@@ -47,7 +47,7 @@ impl Lookup {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open() -> Result<Lookup, Error> {
-        Ok(Lookup { socket: RawSocket::open(NETLINK_ROUTE)? })
+        Ok(Lookup { socket: NetlinkSocket::open(NETLINK_ROUTE)? })
     }
 
     /// The way to an address, for packets from `source`.
@@ -67,13 +67,12 @@ impl Lookup {
         let length = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
         let mut body = vec![family as u8, length(to), source.map_or(0, length), 0, 0, 0, 0, 0];
         body.extend_from_slice(&flags.to_ne_bytes());
-        put(&mut body, RTA_DST, &octets(to));
+        put_address(&mut body, RTA_DST, to);
         if let Some(source) = source {
-            put(&mut body, RTA_SRC, &octets(source));
+            put_address(&mut body, RTA_SRC, source);
         }
         let mut way = Way::default();
-        let request = Request { kind: RTM_GETROUTE, flags: 0, body };
-        let refused = self.socket.request(request, |payload| {
+        let refused = self.socket.ask(RTM_GETROUTE, &body, 0, |payload| {
             way = parse(payload.get(ROUTE_HEADER..).unwrap_or_default());
         })?;
         refused.map_err(|refusal| Error::Refused { what: format!("way to {to}"), refusal })?;
@@ -98,11 +97,4 @@ fn parse(route: &[u8]) -> Way {
         }
     }
     way
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NlasIterator, Parseable};
+use netlink_packet_core::Parseable;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
@@ -19,7 +19,7 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 
-use crate::attribute::Attributes;
+use crate::attribute::{Attributes, value};
 use crate::link::{Address, Link, LinkChange, Mac, Neighbour, VethPair};
 use crate::route::Family;
 
@@ -136,33 +136,23 @@ pub fn parse_link(payload: &[u8]) -> Option<Link> {
         peer: None,
         tunnel: None,
     };
-    for attribute in NlasIterator::new(payload.get(LINK_HEADER_LENGTH..)?) {
-        let attribute = attribute.ok()?;
-        let value = attribute.value();
-        match attribute.kind() {
-            IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
-            IFLA_IFNAME => link.name = text(value),
-            IFLA_MTU => link.mtu = number(value)?,
-            IFLA_LINK => link.peer = number(value),
+    for attribute in Attributes(payload.get(LINK_HEADER_LENGTH..)?) {
+        match attribute.kind {
+            IFLA_ADDRESS => link.mac = attribute.value.try_into().ok().map(Mac),
+            IFLA_IFNAME => link.name = attribute.text(),
+            IFLA_MTU => link.mtu = attribute.number()?,
+            IFLA_LINK => link.peer = attribute.number(),
             IFLA_LINKINFO => {
-                let part = |kind| Attributes(value).find(|info| info.kind == kind);
-                link.kind = part(IFLA_INFO_KIND).map(|kind| kind.text());
-                if let (Some(kind), Some(data)) = (&link.kind, part(IFLA_INFO_DATA)) {
-                    link.tunnel = tunnel::parse(kind, data.value);
+                let kind = Attributes(attribute.value).find(|info| info.kind == IFLA_INFO_KIND);
+                link.kind = kind.map(|kind| kind.text());
+                if let (Some(kind), Some(data)) = (&link.kind, value(attribute.value, IFLA_INFO_DATA)) {
+                    link.tunnel = tunnel::parse(kind, data);
                 }
             }
             _ => {}
         }
     }
     Some(link)
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    value.try_into().ok().map(u32::from_ne_bytes)
-}
-
-fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
 }
 
 /// `RTM_NEWADDR`, `RTM_DELADDR`.
@@ -286,7 +276,7 @@ mod tests {
                 parse_address(&payload);
                 parse_neighbour(&payload);
             }
-            for kind in ["vxlan", "ipip", "ip6tnl"] {
+            for kind in ["vxlan", "ipip"] {
                 tunnel::parse(kind, &attributes);
             }
         }

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use socket2::{SockFilter, SockRef};
 
 use crate::error::Error;
@@ -80,7 +81,7 @@ impl Monitor {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open(ignore: u32) -> Result<Monitor, Error> {
-        let (socket, _) = open_socket()?;
+        let (socket, _) = open_socket(NETLINK_ROUTE)?;
         for group in [
             RTNLGRP_LINK,
             RTNLGRP_NEIGH,

@@ -8,6 +8,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::Kernel;
@@ -48,7 +49,7 @@ impl Netlink {
     /// [`Error::Socket`].
     pub fn open() -> Result<Netlink, Error> {
         Ok(Netlink {
-            socket: NetlinkSocket::open()?,
+            socket: NetlinkSocket::open(NETLINK_ROUTE)?,
             netns: netns::current()?,
             dumps: None,
             metered: Metered::default(),

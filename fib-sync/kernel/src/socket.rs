@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, NlasIterator,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::attribute::Attributes;
 use crate::error::{Error, Refusal};
 
 /// How many bytes of requests go into one send: past 64 KiB nothing is gained.
@@ -60,9 +60,9 @@ fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Socket { what, source }
 }
 
-/// Opens a socket in the calling thread's network namespace, bound and with room to receive.
-pub(crate) fn open_socket() -> Result<(Socket, SocketAddr), Error> {
-    let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("socket"))?;
+/// Opens a socket of one netlink protocol in the calling thread's network namespace, bound and with room to receive.
+pub(crate) fn open_socket(protocol: isize) -> Result<(Socket, SocketAddr), Error> {
+    let mut socket = Socket::new(protocol).map_err(failed("socket"))?;
     let address = socket.bind_auto().map_err(failed("bind"))?;
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         // Without CAP_NET_ADMIN in the first user namespace the system's limit applies.
@@ -72,8 +72,9 @@ pub(crate) fn open_socket() -> Result<(Socket, SocketAddr), Error> {
 }
 
 impl NetlinkSocket {
-    pub(crate) fn open() -> Result<NetlinkSocket, Error> {
-        let (socket, _) = open_socket()?;
+    /// Opens a socket of one netlink protocol in the calling thread's network namespace.
+    pub(crate) fn open(protocol: isize) -> Result<NetlinkSocket, Error> {
+        let (socket, _) = open_socket(protocol)?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
         socket.set_cap_ack(true).map_err(failed("NETLINK_CAP_ACK"))?;
         socket.set_ext_ack(true).map_err(failed("NETLINK_EXT_ACK"))?;
@@ -126,6 +127,22 @@ impl NetlinkSocket {
         request.extend_from_slice(body);
         put_header(&mut request, 0, kind, flags, sequence);
         self.converse(&request, sequence, each)
+    }
+
+    /// As [`NetlinkSocket::exchange_body`], for a request whose answer is trusted as it comes: `part` gets what follows the
+    /// header of each part.
+    pub(crate) fn ask(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        flags: u16,
+        mut part: impl FnMut(&[u8]),
+    ) -> Result<Result<(), Refusal>, Error> {
+        let end = self.exchange_body(kind, body, flags | NLM_F_ACK, |_, payload| part(payload))?;
+        Ok(match end {
+            End::Done | End::Interrupted => Ok(()),
+            End::Refused(refusal) => Err(refusal),
+        })
     }
 
     /// Sends a request for a dump that is read part by part; its sequence number.
@@ -338,12 +355,8 @@ fn refusal(header: &Header, payload: &[u8]) -> Option<Refusal> {
     }
     // The attributes follow the error number, and in an error the request's header too (NETLINK_CAP_ACK cuts the rest).
     let skip = if header.message_type == NLMSG_ERROR { 4 + HEADER_LENGTH } else { 4 };
-    let message = NlasIterator::new(payload.get(skip..).unwrap_or_default())
-        .flatten()
-        .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
-        .map(|attribute| {
-            let text = attribute.value();
-            String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
-        });
+    let message = Attributes(payload.get(skip..).unwrap_or_default())
+        .find(|attribute| attribute.kind == NLMSGERR_ATTR_MSG)
+        .map(|attribute| attribute.text());
     Some(Refusal { errno, message })
 }

@@ -5,8 +5,11 @@
 //! without its multicast and without learning). Common to all kinds: time to live 64, the type of service taken over
 //! from the inner packet, and no fragments of outer packets (DF set over IPv4), so that a packet too long is answered
 //! with the MTU and not cut to pieces.
+//!
+//! There is no IP-in-IPv6 (`ip6tnl`): Linux refuses an IPv6 gateway that a route through another device leads to, so one
+//! device for all nodes would only do where nothing but the default route leads to them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::link::Mac;
 
@@ -28,11 +31,6 @@ pub enum TunnelKind {
         /// Outer source address.
         local: Ipv4Addr,
     },
-    /// IPv4 or IPv6 in IPv6 (`ip6tnl`, RFC 2473) without the encapsulation limit option.
-    Ip6 {
-        /// Outer source address.
-        local: Ipv6Addr,
-    },
 }
 
 impl TunnelKind {
@@ -41,7 +39,6 @@ impl TunnelKind {
         match self {
             TunnelKind::Vxlan { .. } => "vxlan",
             TunnelKind::Ipip { .. } => "ipip",
-            TunnelKind::Ip6 { .. } => "ip6tnl",
         }
     }
 
@@ -50,7 +47,6 @@ impl TunnelKind {
         match *self {
             TunnelKind::Vxlan { local, .. } => local,
             TunnelKind::Ipip { local } => IpAddr::V4(local),
-            TunnelKind::Ip6 { local } => IpAddr::V6(local),
         }
     }
 }

@@ -23,8 +23,6 @@ const NHA_GATEWAY: u16 = 6;
 const NHA_ENCAP_TYPE: u16 = 7;
 const NHA_FDB: u16 = 11;
 
-/// The kernel insists on the flag here.
-const NLA_F_NESTED: u16 = 0x8000;
 const NHA_RES_GROUP: u16 = 12;
 const NHA_RES_GROUP_BUCKETS: u16 = 1;
 
@@ -68,14 +66,8 @@ pub(crate) fn new(id: Option<u32>, kind: &NexthopKind, protocol: u8) -> Option<V
     }
     match kind {
         NexthopKind::Single { hop, .. } => {
-            match hop.gateway {
-                Some(std::net::IpAddr::V4(gateway)) => {
-                    attribute::put(&mut body, NHA_GATEWAY, &gateway.octets());
-                }
-                Some(std::net::IpAddr::V6(gateway)) => {
-                    attribute::put(&mut body, NHA_GATEWAY, &gateway.octets());
-                }
-                None => {}
+            if let Some(gateway) = hop.gateway {
+                attribute::put_address(&mut body, NHA_GATEWAY, gateway);
             }
             attribute::put_u32(&mut body, NHA_OIF, hop.ifindex);
         }
@@ -90,7 +82,7 @@ pub(crate) fn new(id: Option<u32>, kind: &NexthopKind, protocol: u8) -> Option<V
             attribute::put(&mut body, NHA_GROUP, &group);
             if *resilient {
                 attribute::put(&mut body, NHA_GROUP_TYPE, &GROUP_TYPE_RESILIENT.to_ne_bytes());
-                attribute::nest(&mut body, NHA_RES_GROUP | NLA_F_NESTED, |group| {
+                attribute::put_nested(&mut body, NHA_RES_GROUP, |group| {
                     attribute::put(group, NHA_RES_GROUP_BUCKETS, &BUCKETS.to_ne_bytes());
                 });
             }

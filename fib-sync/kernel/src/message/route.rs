@@ -161,10 +161,8 @@ fn put_route(out: &mut Vec<u8>, route: &Route, metered: &mut Metered) {
             }),
         }
     }
-    match route.preferred_source {
-        Some(IpAddr::V4(source)) => attribute::put(out, RTA_PREFSRC, &source.octets()),
-        Some(IpAddr::V6(source)) => attribute::put(out, RTA_PREFSRC, &source.octets()),
-        None => {}
+    if let Some(source) = route.preferred_source {
+        attribute::put_address(out, RTA_PREFSRC, source);
     }
     if let Some(mtu) = route.mtu {
         attribute::nest(out, RTA_METRICS, |out| attribute::put_u32(out, RTAX_MTU, mtu));

@@ -52,7 +52,6 @@ const TUN_LOCAL: u16 = 2;
 const TUN_REMOTE: u16 = 3;
 const TUN_TTL: u16 = 4;
 const TUN_TOS: u16 = 5;
-const TUN_FLAGS: u16 = 8;
 const TUN_PROTO: u16 = 9;
 const TUN_PMTUDISC: u16 = 10;
 const TUN_ENCAP_TYPE: u16 = 15;
@@ -64,10 +63,6 @@ const TTL: u8 = 64;
 const TOS_INHERIT: u8 = 1;
 /// `VXLAN_DF_SET`.
 const DF_SET: u8 = 1;
-/// `IP6_TNL_F_IGN_ENCAP_LIMIT | IP6_TNL_F_USE_ORIG_TCLASS`.
-const IP6_FLAGS: u32 = 0x1 | 0x2;
-/// Both protocols inside.
-const IP6_ANY: u8 = 0;
 const PROTO_IPIP: u8 = 4;
 
 const AF_BRIDGE: u8 = 7;
@@ -119,21 +114,13 @@ fn put_kind(body: &mut Vec<u8>, kind: TunnelKind, create: bool) {
                 attribute::put(body, TUN_TOS, &[TOS_INHERIT]);
                 attribute::put(body, TUN_PMTUDISC, &[1]);
             }
-            TunnelKind::Ip6 { local } => {
-                attribute::put(body, TUN_LOCAL, &local.octets());
-                attribute::put(body, TUN_TTL, &[TTL]);
-                attribute::put_u32(body, TUN_FLAGS, IP6_FLAGS);
-                attribute::put(body, TUN_PROTO, &[IP6_ANY]);
-            }
         });
     });
 }
 
 fn put_vxlan(body: &mut Vec<u8>, local: IpAddr, vni: u32, port: u16, create: bool) {
-    match local {
-        IpAddr::V4(local) => attribute::put(body, VXLAN_LOCAL, &local.octets()),
-        IpAddr::V6(local) => attribute::put(body, VXLAN_LOCAL6, &local.octets()),
-    }
+    let field = if local.is_ipv4() { VXLAN_LOCAL } else { VXLAN_LOCAL6 };
+    attribute::put_address(body, field, local);
     attribute::put(body, VXLAN_TTL, &[TTL]);
     attribute::put(body, VXLAN_TOS, &[TOS_INHERIT]);
     attribute::put(body, VXLAN_DF, &[DF_SET]);
@@ -156,7 +143,7 @@ fn put_vxlan(body: &mut Vec<u8>, local: IpAddr, vni: u32, port: u16, create: boo
 pub(crate) fn parse(kind: &str, data: &[u8]) -> Option<TunnelKind> {
     match kind {
         "vxlan" => parse_vxlan(data),
-        "ipip" | "ip6tnl" => parse_ip_tunnel(kind, data),
+        "ipip" => parse_ipip(data),
         _ => None,
     }
 }
@@ -195,8 +182,8 @@ fn parse_vxlan(data: &[u8]) -> Option<TunnelKind> {
     (checksums && as_made).then_some(TunnelKind::Vxlan { local, vni: vni?, port: port? })
 }
 
-fn parse_ip_tunnel(kind: &str, data: &[u8]) -> Option<TunnelKind> {
-    let (mut local, mut ttl, mut tos, mut discovery, mut flags, mut proto) = (None, 0, 0, 0, 0, None);
+fn parse_ipip(data: &[u8]) -> Option<TunnelKind> {
+    let (mut local, mut ttl, mut tos, mut discovery, mut proto) = (None, 0, 0, 0, None);
     for attribute in Attributes(data) {
         let number = attribute.number();
         match attribute.kind {
@@ -204,7 +191,6 @@ fn parse_ip_tunnel(kind: &str, data: &[u8]) -> Option<TunnelKind> {
             TUN_TTL => ttl = number?,
             TUN_TOS => tos = number?,
             TUN_PMTUDISC => discovery = number?,
-            TUN_FLAGS => flags = number?,
             TUN_PROTO => proto = number,
             TUN_REMOTE if attribute.value.iter().any(|byte| *byte != 0) => return None,
             TUN_COLLECT_METADATA => return None,
@@ -212,21 +198,10 @@ fn parse_ip_tunnel(kind: &str, data: &[u8]) -> Option<TunnelKind> {
             _ => {}
         }
     }
-    if ttl != u32::from(TTL) {
-        return None;
-    }
-    match (kind, local?) {
-        ("ipip", IpAddr::V4(local))
-            if tos == TOS_INHERIT.into()
-                && discovery == 1
-                && proto.is_none_or(|proto| proto == PROTO_IPIP.into()) =>
-        {
-            Some(TunnelKind::Ipip { local })
-        }
-        // The kernel shows flags of its own as well.
-        ("ip6tnl", IpAddr::V6(local)) if flags & 0x7f == IP6_FLAGS && proto == Some(IP6_ANY.into()) => {
-            Some(TunnelKind::Ip6 { local })
-        }
+    let as_made = (ttl, tos, discovery) == (TTL.into(), TOS_INHERIT.into(), 1);
+    let ipv4_inside = proto.is_none_or(|proto| proto == PROTO_IPIP.into());
+    match local {
+        Some(IpAddr::V4(local)) if as_made && ipv4_inside => Some(TunnelKind::Ipip { local }),
         _ => None,
     }
 }
@@ -235,10 +210,7 @@ fn parse_ip_tunnel(kind: &str, data: &[u8]) -> Option<TunnelKind> {
 pub(crate) fn fdb(ifindex: u32, mac: Mac, remote: IpAddr) -> Vec<u8> {
     let mut body = neighbour_header(ifindex, NUD_PERMANENT, NTF_SELF);
     attribute::put(&mut body, NDA_LLADDR, &mac.0);
-    match remote {
-        IpAddr::V4(remote) => attribute::put(&mut body, NDA_DST, &remote.octets()),
-        IpAddr::V6(remote) => attribute::put(&mut body, NDA_DST, &remote.octets()),
-    }
+    attribute::put_address(&mut body, NDA_DST, remote);
     body
 }
 

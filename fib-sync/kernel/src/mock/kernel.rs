@@ -90,7 +90,6 @@ fn changeable(from: Option<TunnelKind>, to: TunnelKind) -> bool {
             TunnelKind::Vxlan { local: new_local, vni: new_vni, port: new_port },
         ) => (vni, port, local.is_ipv4()) == (new_vni, new_port, new_local.is_ipv4()),
         (Some(TunnelKind::Ipip { .. }), TunnelKind::Ipip { .. }) => true,
-        (Some(TunnelKind::Ip6 { .. }), TunnelKind::Ip6 { .. }) => true,
         _ => false,
     }
 }
