@@ -24,6 +24,7 @@ const COLUMNS: &[&str] = &[
     "CPU microseconds a flap",
     "writes a flap",
     "answers a flap",
+    "checks meanwhile",
 ];
 
 /// What is to be reached.

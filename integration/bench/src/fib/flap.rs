@@ -84,7 +84,7 @@ fn flaps(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<
     let mut answers = Answers { prefix, told: 0, newest: 0 };
     let mut is_there = false;
     let cpu = usage::cpu(causeway.fib_sync.pid())?;
-    let writes = causeway.metric(WRITES)?;
+    let (writes, checks) = (causeway.metric(WRITES)?, causeway.metric(CHECKS)?);
     let begin = Instant::now();
     let end = begin + Duration::from_secs(site.job.seconds.max(1));
     let mut next = begin;
@@ -113,6 +113,7 @@ fn flaps(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<
     figures.set("CPU microseconds a flap", cpu.as_secs_f64() * 1e6 / flaps);
     figures.set("writes a flap", (causeway.metric(WRITES)? - writes) / flaps);
     figures.set("answers a flap", answers.told as f64 / flaps);
+    figures.set("checks meanwhile", causeway.metric(CHECKS)? - checks);
     Ok(())
 }
 
@@ -141,6 +142,8 @@ impl Answers {
 
 /// Changes of routes that fib-sync wrote to the kernel.
 pub const WRITES: &str = "causeway_fib_netlink_changes_total";
+/// Full checks that fib-sync has done.
+pub const CHECKS: &str = "causeway_fib_netlink_dumps_total{outcome=\"ok\"}";
 
 /// Waits until fib-sync uses no CPU time to speak of.
 ///

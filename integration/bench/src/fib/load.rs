@@ -8,6 +8,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 use super::feed::{self, Feed};
+use super::flap::CHECKS;
 use super::job::{Figures, Subject};
 use super::measure::Site;
 use super::message::{self, PROTOCOL, Way};
@@ -104,11 +105,12 @@ fn causeway(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
     let causeway = Causeway::start(site.folder, site.binaries, false)?;
     let mut feed = Feed::connect(&causeway.run_dir, site.deadline)?;
     let octets = feed.snapshot(&plan, &feed::group(1, &[plan.router(0)], &[]));
-    let before = causeway.used()?;
+    let (before, checks) = (causeway.used()?, causeway.metric(CHECKS)?);
     let begin = Instant::now();
     feed.install(&plan, &octets, site.deadline).map_err(|error| causeway.explain(error))?;
     let seconds = begin.elapsed().as_secs_f64();
     conclude(figures, seconds, before, causeway.used()?);
+    figures.set("checks meanwhile", causeway.metric(CHECKS)? - checks);
     Ok(())
 }
 

@@ -104,6 +104,10 @@ impl Node {
 /// Enters a new network namespace and returns the way back to it.
 fn fresh() -> Result<File> {
     unshare(CloneFlags::CLONE_NEWNET).context("a network namespace (needs root)")?;
+    // New links get addresses of their own, and the kernel would tell of them a second or two later, amid what is measured.
+    for scope in ["all", "default"] {
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0");
+    }
     File::open("/proc/thread-self/ns/net").context("the new network namespace")
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use causeway_api::fib::{Command, Event, RouteState};
 
 use super::feed::{self, Feed};
-use super::flap::{WRITES, settle};
+use super::flap::{CHECKS, WRITES, settle};
 use super::job::Figures;
 use super::measure::Site;
 use super::message::{self, PROTOCOL, Way};
@@ -19,11 +19,9 @@ use crate::usage;
 /// Changes while a check goes on, one at a time.
 const EVERY: Duration = Duration::from_millis(10);
 /// How many checks there are of each kind.
-const CHECKS: usize = 3;
+const TIMES: usize = 3;
 /// Routes of somebody else that are made so that fib-sync looks.
 const FOREIGN: &str = "10.99.0.0/16";
-
-const DUMPS: &str = "causeway_fib_netlink_dumps_total{outcome=\"ok\"}";
 
 /// Lets fib-sync check.
 ///
@@ -42,16 +40,16 @@ fn checks(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result
     drop(octets);
     let mut netlink = Netlink::open()?;
     let (mut dumps, mut walls, mut cpus, mut worsts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..CHECKS {
+    for _ in 0..TIMES {
         dumps.push(raw_dump(&mut netlink, &plan)?);
     }
     let writes = causeway.metric(WRITES)?;
-    for _ in 0..CHECKS {
+    for _ in 0..TIMES {
         settle(causeway, site.deadline)?;
         let cpu = usage::cpu(causeway.fib_sync.pid())?;
-        let before = causeway.metric(DUMPS)?;
+        let before = causeway.metric(CHECKS)?;
         let begin = disturb(site, &mut netlink, true)?;
-        process::wait_beyond(&causeway.run_dir, DUMPS, before, site.deadline)?;
+        process::wait_beyond(&causeway.run_dir, CHECKS, before, site.deadline)?;
         walls.push(begin.elapsed().as_secs_f64());
         cpus.push(usage::cpu(causeway.fib_sync.pid())?.saturating_sub(cpu).as_secs_f64());
         settle(causeway, site.deadline)?;
@@ -59,7 +57,7 @@ fn checks(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result
     }
     settle(causeway, site.deadline)?;
     let written = causeway.metric(WRITES)? - writes;
-    for _ in 0..CHECKS {
+    for _ in 0..TIMES {
         worsts.push(changes(site, causeway, &mut feed, &mut netlink)?);
         disturb(site, &mut netlink, false)?;
         settle(causeway, site.deadline)?;
@@ -106,9 +104,9 @@ fn changes(site: &Site<'_>, causeway: &Causeway, feed: &mut Feed, netlink: &mut 
     let (plan, run_dir, deadline) = (site.job.plan(), causeway.run_dir.clone(), site.deadline);
     feed.send(&[feed::group(2, &[plan.router(1)], &[])], deadline)?;
     let mut worst = 0_f64;
-    let before = causeway.metric(DUMPS)?;
+    let before = causeway.metric(CHECKS)?;
     disturb(site, netlink, true)?;
-    let asking = std::thread::spawn(move || process::wait_beyond(&run_dir, DUMPS, before, deadline));
+    let asking = std::thread::spawn(move || process::wait_beyond(&run_dir, CHECKS, before, deadline));
     let (mut number, mut next) = (0, Instant::now());
     loop {
         let over = asking.is_finished();
