@@ -384,7 +384,7 @@ impl Engine {
             self.write(kernel, now);
         }
         self.tell();
-        self.dump.is_some() || self.synced && self.tracker.pending() > 0 || self.more_to_tell()
+        self.dump.is_some() || self.synced && self.tracker.pending() > 0 || self.room > 0 && self.untold()
     }
 
     /// The sockets are gone: nothing is known until new ones are there.

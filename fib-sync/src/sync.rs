@@ -169,14 +169,12 @@ impl Outbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts messages in.
-    pub fn push(&self, events: Vec<Event>) {
-        if events.is_empty() {
-            return;
-        }
+    /// Puts messages in. Whether there is room for more about routes; when there is none, the thread is woken as soon
+    /// as there is.
+    pub fn push(&self, events: Vec<Event>) -> bool {
         let mut queue = self.queue();
-        if queue.closed {
-            return;
+        if queue.closed || events.is_empty() {
+            return queue.closed || queue.statuses.len() < OUTBOX_STATUSES;
         }
         for event in events {
             if matches!(event, Event::Status { .. }) {
@@ -197,8 +195,10 @@ impl Outbox {
             let Queue { order, messages, .. } = &mut *queue;
             order.retain(|number| messages.contains_key(number));
         }
+        let room = queue.statuses.len() < OUTBOX_STATUSES;
         drop(queue);
         self.filled.notify_one();
+        room
     }
 
     /// Drops what waits and whatever is put in from here on.
@@ -340,10 +340,11 @@ impl Worker {
             self.take_feed();
             let now = Instant::now();
             self.engine.set_room(self.outbox.as_ref().map_or(usize::MAX, |outbox| outbox.room()));
-            let more = self.engine.step(&mut kernel, now);
+            let mut more = self.engine.step(&mut kernel, now);
             let events = self.engine.take_events();
             if let Some(outbox) = &self.outbox {
-                outbox.push(events);
+                // What the step had no room for may have room by now: nobody rings the bell for that.
+                more |= outbox.push(events) && self.engine.untold();
             }
             let tunnels = self.engine.tunnel_links();
             if tunnels != watched {
@@ -520,7 +521,9 @@ mod tests {
         }
         assert_eq!(outbox.len(), 4);
         assert!(outbox.queue().order.len() < 2_000);
-        outbox.push((0..OUTBOX_STATUSES as u64).map(|generation| status(1, generation)).collect());
+        let filling = |count: usize| (0..count as u64).map(|generation| status(1, generation)).collect();
+        assert!(outbox.push(filling(OUTBOX_STATUSES - 1)), "there is room for one more");
+        assert!(!outbox.push(filling(1)));
         assert_eq!(outbox.room(), 0);
         outbox.take_now(10);
         assert_eq!(outbox.room(), 6);

@@ -45,9 +45,9 @@ impl Engine {
         self.next_hops = next_hops;
     }
 
-    /// Whether some change waits to be told and there is room.
-    pub(super) fn more_to_tell(&self) -> bool {
-        self.room > 0 && self.desired.has_dirty()
+    /// Whether some change waits to be told, with or without room for it.
+    pub fn untold(&self) -> bool {
+        self.desired.has_dirty()
     }
 
     /// Tells bgpd what became of the prefixes that may have changed, as far as there is room. Those on their way to the

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use causeway_api::effective::HostRoute;
-use causeway_api::fib::{Command, Family, RouteState};
+use causeway_api::fib::{Command, Event, Family, RouteState};
 use causeway_fib_sync::config::Config;
 use causeway_fib_sync::engine::Engine;
 use causeway_fib_sync::local::Pod;
+use causeway_kernel::mock::Failures;
 use causeway_kernel::{NextHop, Refusal, Route, RouteChange, RouteKey};
 use nix::errno::Errno;
 use proptest::prelude::*;
@@ -415,4 +416,27 @@ fn next_hops_behind_a_learned_subnet_follow_it_and_outlive_a_restart() {
         world.settle();
         world.expect(&[]);
     });
+}
+
+#[test]
+fn bgpd_is_told_no_more_than_it_has_room_for_and_all_in_the_end() {
+    let mut world = World::new(&Failures::default(), true);
+    world.connect();
+    world.group(1, &["192.0.2.2"]);
+    for n in 0..100 {
+        world.route(&format!("10.9.{n}.0/24"), 1);
+    }
+    world.end_of_snapshot();
+    let mut told = 0;
+    for round in 0..20 {
+        world.engine.set_room(7);
+        world.engine.step(&mut world.kernel, world.now);
+        let events = world.engine.take_events();
+        let statuses = events.iter().filter(|event| matches!(event, Event::Status { .. })).count();
+        assert!(statuses <= 7, "{statuses} in round {round}");
+        told += statuses;
+        assert!(told == 100 || world.engine.untold(), "{told} told, and no word of the rest");
+    }
+    assert_eq!(told, 100);
+    assert!(!world.engine.untold());
 }
