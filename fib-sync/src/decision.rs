@@ -171,6 +171,8 @@ pub struct Inputs<'a> {
     pub outer: &'a Resolution,
     /// This node's zone.
     pub own_zone: Option<&'a str>,
+    /// The VXLAN network identifier of this node's device, which has one.
+    pub vni: u32,
 }
 
 /// Which way packets go.
@@ -265,6 +267,9 @@ fn kind(inputs: &Inputs<'_>, endpoint: &Target) -> Result<(Kind, Option<&'static
         Some(kind) => !kind.is_vxlan(),
         None => matches!(inputs.mode, TunnelMode::Ipip(_)),
     };
+    if let Some(vni) = endpoint.vni.filter(|vni| !ipip && *vni != inputs.vni) {
+        return Err(format!("the attribute asks for VNI {vni}, and this node's is {}", inputs.vni));
+    }
     match (inputs.family, outer) {
         _ if !ipip => Ok((Kind::vxlan_over(outer), None)),
         (Family::Ipv4, Family::Ipv4) => Ok((Kind::Ipip, None)),

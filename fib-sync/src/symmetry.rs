@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use causeway_api::control::Condition;
+use causeway_api::effective::VXLAN_VNI;
 use causeway_kernel::Family;
 use ipnetwork::IpNetwork;
 
@@ -160,6 +161,8 @@ fn way(
         endpoint: Some(&target),
         outer: resolution,
         own_zone: own.as_deref(),
+        // No attribute asks for one.
+        vni: VXLAN_VNI,
     };
     decide(&inputs).decision
 }

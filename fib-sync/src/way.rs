@@ -261,6 +261,7 @@ fn of_member(
         endpoint: endpoint.as_ref(),
         outer: &outer,
         own_zone: config.zone.as_deref(),
+        vni: config.vxlan_vni,
     });
     let via = match decided.decision {
         Decision::Drop => return Err(decided.reason),

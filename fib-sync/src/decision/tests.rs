@@ -49,6 +49,7 @@ fn about<'a>(mode: TunnelMode, resolution: &'a Resolution, endpoint: Option<&'a 
         endpoint,
         outer: resolution,
         own_zone: None,
+        vni: 4096,
     }
 }
 
@@ -363,6 +364,7 @@ proptest! {
         let inputs = Inputs {
             pool: Some("pods"), mode, family, next_hop, resolution: &resolution, device: "eth0",
             endpoint: endpoint.as_ref(), outer: &outer, own_zone: own_zone.as_deref(),
+            vni: 4096,
         };
         let Decided { decision, reason } = decide(&inputs);
         prop_assert!(!reason.is_empty() && reason.len() < 400, "{reason}");
@@ -439,9 +441,26 @@ proptest! {
             decide(&Inputs {
                 next_hop: target.address,
                 own_zone: own.as_deref(),
+                vni: 4096,
                 ..about(mode, &resolution, Some(&target))
             }).decision
         };
         prop_assert_eq!(way(here, there, &own, &other), way(there, here, &other, &own));
+    }
+}
+
+#[test]
+fn an_attribute_with_another_network_identifier_is_not_followed() {
+    let away = Resolution::Gateway { gateway: "192.0.2.254".parse().unwrap(), ifindex: 2, metric: 0 };
+    for (vni, decision) in [
+        (None, Decision::Tunnel(Kind::Vxlan)),
+        (Some(4096), Decision::Tunnel(Kind::Vxlan)),
+        (Some(7), Decision::Recursive),
+    ] {
+        let target = Target { vni, ..attribute("192.0.2.5", Kind::Vxlan) };
+        let decided = decide(&about(CROSS_VXLAN, &away, Some(&target)));
+        assert_eq!(decided.decision, decision, "{vni:?}: {}", decided.reason);
+        let named = decided.reason.contains("the attribute asks for VNI 7, and this node's is 4096");
+        assert_eq!(named, vni == Some(7), "{}", decided.reason);
     }
 }
