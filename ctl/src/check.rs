@@ -63,8 +63,11 @@ pub fn run(args: &CheckArgs, output: &Output) -> Result<(), Error> {
 /// The pools with their modes, and what the tunnels lead to.
 fn tunnels(resolved: &[EffectiveNode]) -> String {
     let Some(first) = resolved.first() else { return String::new() };
-    let mut text: String = first.pools.iter().map(|pool| format!("{}\n", pool_line(pool))).collect();
-    if !first.pools.iter().any(|pool| pool.enabled && !words_of(pool).is_empty()) {
+    let ipv6_only =
+        resolved.iter().filter(|node| node.ipv4_address.is_none() && node.ipv6_address.is_some()).count();
+    let mut text: String =
+        first.pools.iter().map(|pool| format!("{}\n", pool_line(pool, ipv6_only))).collect();
+    if !first.pools.iter().any(|pool| pool.enabled && !words_of(pool, ipv6_only).is_empty()) {
         return text;
     }
     let addresses = resolved
@@ -82,8 +85,8 @@ fn tunnels(resolved: &[EffectiveNode]) -> String {
     text + "\n"
 }
 
-fn pool_line(pool: &Pool) -> String {
-    let mut words = words_of(pool);
+fn pool_line(pool: &Pool, ipv6_only: usize) -> String {
+    let mut words = words_of(pool, ipv6_only);
     if words.is_empty() {
         words.push("no tunnels".to_owned());
     }
@@ -96,11 +99,17 @@ fn pool_line(pool: &Pool) -> String {
     format!("pool {} {}: {}", pool.name, pool.cidr, words.join(", "))
 }
 
-/// The modes of a pool that are other than Never.
-fn words_of(pool: &Pool) -> Vec<String> {
-    let modes = [("ipipMode", pool.ipip_mode), ("vxlanMode", pool.vxlan_mode)];
-    let modes = modes.into_iter().filter(|(_, mode)| *mode != EncapMode::Never);
-    modes.map(|(field, mode)| format!("{field} {mode:?}")).collect()
+/// The modes of a pool that are other than Never. `ipv6_only`: how many nodes have IPv6 addresses only, to which there is
+/// no IP-in-IP.
+fn words_of(pool: &Pool, ipv6_only: usize) -> Vec<String> {
+    let not_ipip = match (pool.cidr.0.is_ipv6(), ipv6_only) {
+        (true, _) => " (VXLAN between IPv6 addresses)".to_owned(),
+        (false, 0) => String::new(),
+        (false, nodes) => format!(" (VXLAN to nodes without an IPv4 address: {nodes})"),
+    };
+    let modes = [("ipipMode", pool.ipip_mode, not_ipip), ("vxlanMode", pool.vxlan_mode, String::new())];
+    let modes = modes.into_iter().filter(|(_, mode, _)| *mode != EncapMode::Never);
+    modes.map(|(field, mode, but)| format!("{field} {mode:?}{but}")).collect()
 }
 
 /// Nodes that do not agree on who is in whose subnet, which is where one end tunnels and the other does not.
@@ -142,14 +151,28 @@ mod tests {
             "pool a 10.1.0.0/16: no tunnels, natOutgoing\npool b 10.2.0.0/16: disabled\n"
         );
         let text = format!(
-            "{text}{}{}{}{}",
-            pool("c", "cidr: \"fd00:1::/48\", ipipMode: CrossSubnet"),
+            "{text}{}{}{}{}{}{}",
+            pool("c", "cidr: \"fd00:1::/48\", ipipMode: CrossSubnet, natOutgoing: true"),
+            pool("d", "cidr: 10.3.0.0/16, ipipMode: Always"),
+            pool("e", "cidr: \"fd00:2::/48\", vxlanMode: Always"),
             document("Node", "name: b, labels: {zone: x}", "bgp: {ipv4Address: 198.51.100.1/24}"),
             document("Node", "name: c, labels: {zone: x}", "bgp: {ipv6Address: \"2001:db8::1/64\"}"),
             document("BGPConfiguration", "name: default", "zoneLabel: zone")
         );
         let shown = tunnels(&resolved(&text));
-        assert!(shown.contains("pool c fd00:1::/48: ipipMode CrossSubnet\n"), "{shown}");
+        assert!(
+            shown.contains(
+                "pool c fd00:1::/48: ipipMode CrossSubnet (VXLAN between IPv6 addresses), natOutgoing\n"
+            ),
+            "{shown}"
+        );
+        assert!(
+            shown.contains(
+                "pool d 10.3.0.0/16: ipipMode Always (VXLAN to nodes without an IPv4 address: 1)\n"
+            ),
+            "{shown}"
+        );
+        assert!(shown.contains("pool e fd00:2::/48: vxlanMode Always\n"), "{shown}");
         assert!(shown.ends_with("tunnels: 3 endpoints, nodes by zone (zone): none (1), x (2)\n"), "{shown}");
         assert_eq!(tunnels(&[]), "");
     }

@@ -14,7 +14,7 @@ pub struct IPPoolSpec {
     /// The range.
     pub cidr: Cidr,
     /// When packets to this pool go into IP-in-IP; at most one of the two modes may be other than Never. Between
-    /// IPv6 addresses of nodes it is the kernel's ip6 tunnel.
+    /// IPv6 addresses of nodes it is VXLAN.
     #[serde(default)]
     pub ipip_mode: EncapMode,
     /// When packets to this pool go into VXLAN.
