@@ -12,7 +12,7 @@
 //! Pure: [`config`], [`decision`], [`way`], [`guard`], [`next_hop`], [`local`], [`desired`], [`slots`], [`forms`], [`delta`],
 //! [`ownership`], [`symmetry`], [`interfaces`], [`engine`], [`view`]. Over a [`causeway_kernel::Kernel`]: [`tunnel`],
 //! [`objects`].
-//! One thread owns the kernel ([`sync`]); tasks serve bgpd ([`server`]), watch pods ([`pods`]) and answer the local
+//! One thread owns the kernel ([`sync`]), one forgets connections ([`flows`]); tasks serve bgpd ([`server`]), watch pods ([`pods`]) and answer the local
 //! API ([`api`]). [`nat`] keeps our nftables table, [`probe`] answers `causeway doctor mtu`,
 //! [`doctor`] says what that has to expect, [`checks`] looks for what else harms routes and tunnels.
 
@@ -24,6 +24,7 @@ pub mod delta;
 pub mod desired;
 pub mod doctor;
 pub mod engine;
+pub mod flows;
 pub mod forms;
 pub mod guard;
 pub mod interfaces;

@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use causeway_api::control::{FibRoute, NodeInfo};
 use causeway_api::fib::{Command, Event, NextHop};
 use causeway_api::pod_store;
-use causeway_kernel::conntrack::Conntrack;
 use causeway_kernel::{Error, Monitor, Netlink};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::flows::Forgetter;
 use crate::local::Pod;
 use crate::view::Numbers;
 
@@ -288,9 +288,10 @@ pub fn start(config: Config, objects: bool, run_dir: PathBuf) -> io::Result<Kern
     let (feed, fed) = mpsc::channel(FEED);
     let (inputs, received) = mpsc::channel(INPUTS);
     let handle = Handle { feed, inputs, bell: Arc::new(bell) };
+    let flows = Forgetter::start()?;
     let thread = std::thread::Builder::new().name("kernel".to_owned()).spawn(move || {
         let engine = Engine::new(config, objects, Instant::now());
-        Worker { engine, fed, received, ear, run_dir, outbox: None, mtu: None, conntrack: None }.run();
+        Worker { engine, fed, received, ear, run_dir, outbox: None, mtu: None, flows }.run();
     })?;
     Ok(KernelThread { handle, thread })
 }
@@ -304,8 +305,7 @@ struct Worker {
     outbox: Option<Arc<Outbox>>,
     /// The pod MTU that was written.
     mtu: Option<u32>,
-    /// Opened when the first address moves.
-    conntrack: Option<Conntrack>,
+    flows: Forgetter,
 }
 
 impl Worker {
@@ -413,40 +413,8 @@ impl Worker {
         true
     }
 
-    /// Lets the kernel forget the connections of addresses that went another way.
-    fn forget_connections(&mut self) {
-        let moved = self.engine.take_moved();
-        if moved.is_empty() {
-            return;
-        }
-        if self.conntrack.is_none() {
-            match Conntrack::open() {
-                Ok(conntrack) => self.conntrack = Some(conntrack),
-                Err(error) => {
-                    tracing::debug!(%error, "connection tracking cannot be reached: nothing is forgotten");
-                    return;
-                }
-            }
-        }
-        let Some(conntrack) = &mut self.conntrack else { return };
-        let mut forgotten = 0;
-        for address in moved {
-            match conntrack.delete_for(address) {
-                Ok(count) => forgotten += count,
-                Err(error) => {
-                    tracing::warn!(%error, %address, "connections of an address that moved cannot be forgotten");
-                    self.conntrack = None;
-                    return;
-                }
-            }
-        }
-        if forgotten > 0 {
-            tracing::info!(forgotten, "connections of addresses that moved are forgotten");
-        }
-    }
-
     fn after_step(&mut self) {
-        self.forget_connections();
+        self.flows.forget(self.engine.take_moved());
         if !self.engine.ready() {
             return;
         }

@@ -558,3 +558,42 @@ fn a_backup_stands_by_without_a_bucket_and_takes_over_when_the_link_goes() {
     scene.set_carrier(0, true);
     scene.expect((0..100).map(weighted).collect());
 }
+
+#[test]
+fn connections_of_a_pod_that_goes_are_forgotten_and_no_others() {
+    let mut scene = Scene::running();
+    let in_node = |program: &str, words: &str| {
+        let mut command = std::process::Command::new(program);
+        command.args(words.split(' '));
+        let output = netns::run_in(scene.node.as_fd(), || command.output()).unwrap().unwrap();
+        assert!(output.status.success(), "{program} {words}: {output:?}");
+    };
+    in_node("nft", "add table inet track");
+    in_node("nft", "add chain inet track out { type filter hook output priority 0; }");
+    in_node("nft", "add rule inet track out ct state new accept");
+    let both = [
+        ("cw000000000001", &["10.244.1.5"][..], AllocationState::Active),
+        ("cw000000000002", &["10.244.1.6"][..], AllocationState::Active),
+    ];
+    let devices = [scene.add_pod_device("cw000000000001"), scene.add_pod_device("cw000000000002")];
+    scene.write_pods(&both);
+    scene.expect(vec![Route::pod(ip("10.244.1.5"), devices[0]), Route::pod(ip("10.244.1.6"), devices[1])]);
+    let count = |scene: &Scene| -> usize {
+        let read = || sysctl::read("net/netfilter/nf_conntrack_count");
+        netns::run_in(scene.node.as_fd(), read).unwrap().unwrap().parse().unwrap()
+    };
+    let before = count(&scene);
+    netns::run_in(scene.node.as_fd(), || {
+        for (pod, ports) in [("10.244.1.5", 30), ("10.244.1.6", 20)] {
+            for port in 0..ports {
+                let socket = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
+                socket.send_to(b"hello", (pod, 5000 + port)).unwrap();
+            }
+        }
+    })
+    .unwrap();
+    assert_eq!(count(&scene), before + 50);
+    scene.write_pods(&both[1..]);
+    scene.expect(vec![Route::pod(ip("10.244.1.6"), devices[1])]);
+    eventually("the connections are forgotten", || (count(&scene) == before + 20).then_some(()));
+}
