@@ -71,8 +71,7 @@ impl Way {
     pub fn mtu(self, outer_is_ipv4: bool) -> Option<u32> {
         match (self, outer_is_ipv4) {
             (Way::Direct | Way::Recursive, _) => None,
-            (Way::Tunnel(Kind::Ipip), true) => Some(1480),
-            (Way::Tunnel(Kind::Ipip), false) => Some(1460),
+            (Way::Tunnel(Kind::Ipip), _) => Some(1480),
             (Way::Tunnel(Kind::Vxlan), true) => Some(1450),
             (Way::Tunnel(Kind::Vxlan), false) => Some(1430),
         }
@@ -87,7 +86,8 @@ impl Modes {
 
     /// The way of packets of a family from one node to another.
     pub fn way(self, is_ipv4: bool, from: &str, to: &str) -> Way {
-        let (kind, when) = if is_ipv4 { self.ipv4 } else { self.ipv6 };
+        // Between the nodes' IPv6 addresses `ipipMode` is VXLAN too.
+        let (kind, when) = if is_ipv4 { self.ipv4 } else { (Kind::Vxlan, self.ipv6.1) };
         match (when, subnet(from) == subnet(to)) {
             (When::Always, _) | (When::CrossSubnet, false) => Way::Tunnel(kind),
             (When::CrossSubnet | When::Never, true) => Way::Direct,

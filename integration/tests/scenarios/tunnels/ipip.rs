@@ -14,11 +14,6 @@ use crate::fabric::CONVERGENCE;
 use crate::kernel::{with_ipip, without_ipip};
 use crate::scene::play;
 
-/// IPv4 pods in IP-in-IP, IPv6 pods in VXLAN.
-fn mixed(when: When) -> Modes {
-    Modes { ipv4: (Kind::Ipip, when), ipv6: (Kind::Vxlan, when) }
-}
-
 #[test]
 fn every_mode_of_ipip_is_seen_on_the_wire_and_in_every_account() {
     with_ipip("tunnels::ipip::every_mode_of_ipip_is_seen_on_the_wire_and_in_every_account", || {
@@ -26,10 +21,11 @@ fn every_mode_of_ipip_is_seen_on_the_wire_and_in_every_account() {
             let lab = &scene.lab;
             let pods = pods(lab)?;
             for when in ALL {
-                mixed(when).ask(scene)?;
-                settled(lab, mixed(when))?;
-                reach_each_other(lab, &pods, mixed(when))?;
-                nodes_reach_pods(lab, &pods, mixed(when))?;
+                let modes = Modes::both(Kind::Ipip, when);
+                modes.ask(scene)?;
+                settled(lab, modes)?;
+                reach_each_other(lab, &pods, modes)?;
+                nodes_reach_pods(lab, &pods, modes)?;
             }
             Ok(())
         });
@@ -41,7 +37,7 @@ fn ipip_becomes_vxlan_and_back_without_a_lost_packet() {
     with_ipip("tunnels::ipip::ipip_becomes_vxlan_and_back_without_a_lost_packet", || {
         play("two-subnets", |scene| {
             let lab = &scene.lab;
-            let ipip = mixed(When::CrossSubnet);
+            let ipip = Modes::both(Kind::Ipip, When::CrossSubnet);
             ipip.ask(scene)?;
             settled(lab, ipip)?;
             let pods = pods(lab)?;
@@ -73,7 +69,7 @@ fn a_kernel_without_ipip_is_named_and_keeps_all_other_routes() {
         play("two-subnets", |scene| {
             let lab = &scene.lab;
             settled(lab, Modes::both(Kind::Vxlan, When::CrossSubnet))?;
-            mixed(When::CrossSubnet).ask(scene)?;
+            Modes::both(Kind::Ipip, When::CrossSubnet).ask(scene)?;
             until(CONVERGENCE, || {
                 let conditions = lab.node_info("node-a1")?.conditions;
                 let named = conditions.iter().find(|condition| {

@@ -69,6 +69,34 @@ fn large_transfers_complete_with_and_without_icmp() {
     });
 }
 
+#[test]
+fn routes_follow_the_mtu_of_the_link() {
+    play("two-subnets", |scene| {
+        let lab = &scene.lab;
+        let modes = Modes::both(Kind::Vxlan, When::CrossSubnet);
+        settled(lab, modes)?;
+        let fib_sync = lab.daemon("node-a1", "fib-sync")?.process;
+        for (link, wanted) in
+            [("1400", [None, Some(1350), None, Some(1330)]), ("1500", [None, Some(1450), None, Some(1430)])]
+        {
+            lab.text("node-a1", &["ip", "link", "set", "eth1", "mtu", link])?;
+            until(CONVERGENCE, || {
+                let fib = lab.fib("node-a1")?;
+                let prefixes =
+                    ["10.244.12.0/24", "10.244.21.0/24", "fd00:10:244:12::/64", "fd00:10:244:21::/64"];
+                let mtu = |prefix: &str| {
+                    let row = fib.iter().find(|row| row.prefix.to_string() == prefix);
+                    row.filter(|row| row.state == "installed").and_then(|row| row.mtu)
+                };
+                ensure!(prefixes.map(mtu) == wanted, "the link has {link}: {:?}", prefixes.map(mtu));
+                check::accounts_agree(lab, "node-a1", &fib)
+            })?;
+        }
+        ensure!(fib_sync.is_alive(), "fib-sync was restarted");
+        settled(lab, modes)
+    });
+}
+
 /// Lets the router know where pods are.
 fn teach_the_router(lab: &Lab) -> Result<()> {
     for node in lab.causeway_nodes() {
