@@ -276,9 +276,10 @@ impl<P: PrefixKey> Group<P> {
                 self.readers.get_mut(&peer)?.phase = phase;
                 return Some(Counts::default());
             }
-            Phase::Walk { since, mark, slot, .. } => Place { since, from: None, mark, slot },
+            Phase::Walk { since, mark, slot, .. } => Place { since, from: None, told: None, mark, slot },
             Phase::Move { from, mark, slot, .. } => {
-                Place { since: Since::NOTHING_KNOWN, from: Some(from), mark, slot }
+                let told = old.filter(|_| from.known == 0).map(|old| old.stream.revision);
+                Place { since: Since::NOTHING_KNOWN, from: Some(from), told, mark, slot }
             }
             Phase::Live { .. } => return None,
         };

@@ -47,6 +47,8 @@ pub(super) struct Stream<P> {
     /// Whether something was told in this epoch, and how many octets.
     used: bool,
     used_bytes: usize,
+    /// Grows with everything that is told, be it to who walks alone.
+    pub revision: u64,
     /// How often the pending queue became empty, and where the journal ended the last time.
     pub emptied: (u64, Position),
     tombstones: Vec<u32>,
@@ -76,6 +78,7 @@ impl<P: PrefixKey> Stream<P> {
             epoch: 1,
             used: false,
             used_bytes: 0,
+            revision: 0,
             emptied: (0, 0),
             tombstones: Vec::new(),
             sweep_at: SWEEP_MIN,
@@ -117,6 +120,7 @@ impl<P: PrefixKey> Stream<P> {
         if self.table.get(slot).is_none() {
             self.table.insert(slot);
             self.table.set(slot, state, Stand::Told(0));
+            self.revision += 1;
         }
     }
 
@@ -223,6 +227,7 @@ impl<P: PrefixKey> Stream<P> {
         }
         self.pending.remove_new(new);
         self.used |= all > 0;
+        self.revision += u64::from(all > 0);
     }
 
     /// Encodes a step's worth of what is pending into the journal. `walking`: some member is in the middle of a walk

@@ -43,6 +43,8 @@ pub(super) struct Place {
     pub since: Since,
     /// The group it moves from.
     pub from: Option<Former>,
+    /// What that group had told by now, where the member may know any of it, be it more than one that came before it.
+    pub told: Option<u64>,
     /// What is told from this epoch on it reads in the journal.
     pub mark: Epoch,
     /// First slot of the slice.

@@ -268,6 +268,29 @@ fn a_member_moves_slice_by_slice_while_routes_change() {
 }
 
 #[test]
+fn a_member_that_moves_in_mid_walk_is_not_handed_what_was_made_for_one_that_knew_less() {
+    let mut harness = harness();
+    harness.announce("10.1.0.0/24", attributes(1), LOCAL);
+    let client = v4_only(SessionKind::Ibgp, true);
+    let strict = ExportParams { policy: without("10.1.0.0/24"), ..client.clone() };
+    // Member 3 is in the stricter group already, so that slices made there are kept.
+    (1..3).for_each(|peer| harness.up(peer, client.clone()));
+    harness.up(3, strict.clone());
+    // Member 1 moves when its walk has just begun: neither it nor its group has come to the route.
+    harness.pull(1, 1);
+    harness.change(1, strict.clone());
+    harness.drain();
+    assert_eq!((prefixes(&harness, 1).len(), prefixes(&harness, 2).len()), (0, 1));
+    // Member 2, which has the route, moves in the middle of a refresh.
+    harness.refresh(2, Family::Ipv4Unicast, false);
+    harness.pull(2, 1);
+    harness.change(2, strict);
+    harness.drain();
+    assert_eq!(prefixes(&harness, 2), Vec::<String>::new());
+    harness.check();
+}
+
+#[test]
 fn attributes_that_fit_no_message_are_not_advertised_and_withdrawn_if_they_were() {
     let mut harness = harness();
     harness.announce("10.1.0.0/24", attributes(1), LOCAL);

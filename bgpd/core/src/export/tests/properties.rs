@@ -49,11 +49,14 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Members that are up move between groups, over and over.
+/// Members that are up move between groups, over and over, many of them in the middle of something.
 fn moves() -> impl Strategy<Value = Op> {
+    let peer = 0..6u8;
     prop_oneof![
         16 => op(),
-        6 => (0..6u8, 0..6u8).prop_map(|(peer, variant)| Op::Change { peer, variant }),
+        6 => (peer.clone(), 0..6u8).prop_map(|(peer, variant)| Op::Change { peer, variant }),
+        3 => peer.clone().prop_map(|peer| Op::Pull { peer, bytes: 1 }),
+        2 => (peer, any::<bool>()).prop_map(|(peer, v6)| Op::Refresh { peer, v6, enhanced: false }),
     ]
 }
 
@@ -163,10 +166,17 @@ proptest! {
     fn members_that_move_between_groups_too(
         ops in prop::collection::vec(moves(), 1..200),
         journal_bytes in prop_oneof![Just(700), Just(8 << 20)],
+        slice_slots in prop_oneof![Just(1), Just(4)],
+        prefixes in prop_oneof![Just(4), Just(40)],
     ) {
         let mut all: Vec<Op> = (0..6).map(|peer| Op::Up { peer, variant: peer % 3 }).collect();
-        all.extend(ops);
-        let harness = run(&all, Limits { journal_bytes, tombstones: 1_000, slice_slots: 4 });
+        // Of few prefixes each is told, withdrawn and told again all the more often.
+        all.extend(ops.into_iter().map(|op| match op {
+            Op::Set { prefix, path, source } => Op::Set { prefix: prefix % prefixes, path, source },
+            Op::Withdraw { prefix } => Op::Withdraw { prefix: prefix % prefixes },
+            op => op,
+        }));
+        let harness = run(&all, Limits { journal_bytes, tombstones: 1_000, slice_slots });
         let places: usize = harness.export.v4.groups().map(|group| group.readers.len()).sum();
         prop_assert_eq!(places, harness.receivers.len(), "nobody's place is kept in a group it has left");
     }
