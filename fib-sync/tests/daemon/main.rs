@@ -7,3 +7,4 @@
 mod restart;
 mod routes;
 mod scene;
+mod tunnels;
