@@ -83,10 +83,11 @@ impl<P: PrefixKey> Group<P> {
 
     /// Takes routes from the Loc-RIB up to a slot.
     fn fill(&mut self, end: u32, tables: Tables<'_, P>, shared: &mut Shared) {
-        if end < self.filled {
+        if self.filled == u32::MAX {
             return;
         }
-        tables.rib.best_between(P::FAMILY, self.filled..end, &mut |slot, prefix, best| {
+        // A Loc-RIB that was empty meanwhile may be shorter than what was taken from it.
+        tables.rib.best_between(P::FAMILY, self.filled..end.max(self.filled), &mut |slot, prefix, best| {
             if let Some(prefix) = P::from_prefix(prefix) {
                 let state = self.state(prefix, Some(best), shared);
                 if state.attrs.is_some() {
@@ -94,7 +95,7 @@ impl<P: PrefixKey> Group<P> {
                 }
             }
         });
-        self.filled = if end >= tables.keys.end() { u32::MAX } else { end };
+        self.filled = if end >= tables.keys.end() { u32::MAX } else { end.max(self.filled) };
     }
 
     /// The best path of a prefix changed.

@@ -139,6 +139,24 @@ fn rfc4724_2_end_of_rib_follows_the_initial_table_also_an_empty_one() {
 }
 
 #[test]
+fn a_table_that_empties_in_the_middle_of_a_walk_is_exported_when_it_fills_again() {
+    let mut harness = harness();
+    let prefix = |number: u8| format!("10.{number}.0.0/24");
+    (0..10).for_each(|number| harness.announce(&prefix(number), attributes(1), LOCAL));
+    (0..8).for_each(|number| harness.withdraw(&prefix(number)));
+    harness.up(1, v4_only(SessionKind::Ibgp, true));
+    // The first slice, in which there is nothing; then the rest of the table goes, and slots are counted from 0 again.
+    harness.pull(1, 1);
+    harness.pull(1, 1);
+    (8..10).for_each(|number| harness.withdraw(&prefix(number)));
+    harness.drain();
+    (0..10).for_each(|number| harness.announce(&prefix(number), attributes(1), LOCAL));
+    harness.drain();
+    assert_eq!(prefixes(&harness, 1).len(), 10);
+    harness.check();
+}
+
+#[test]
 fn rfc4724_4_1_a_restarting_speaker_sends_nothing_until_its_selection_is_done() {
     let mut harness = harness();
     harness.export.hold();
