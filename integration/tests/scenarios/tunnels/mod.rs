@@ -4,4 +4,5 @@ mod check;
 mod crash;
 mod expect;
 mod ipip;
+mod mtu;
 mod vxlan;

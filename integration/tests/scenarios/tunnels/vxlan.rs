@@ -3,25 +3,16 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use causeway_api::control::Via;
+use causeway_integration::capture::{Carried, Packet};
 use causeway_integration::lab::Lab;
 use causeway_integration::until::until;
 
-use super::check::{
-    self, Pod, large_transfers_complete, no_tunnel_on, nodes_reach_pods, pods, reach_each_other, settled,
-};
+use super::check::{self, Pod, no_tunnel_on, nodes_reach_pods, pods, reach_each_other, settled};
 use super::expect::{ALL, Kind, Modes, When};
 use crate::fabric::CONVERGENCE;
 use crate::scene::play;
-
-/// What drops "fragmentation needed" and "packet too big" on the router, its own included.
-const DROP_TOO_BIG: &str = "add table inet lab; \
-    add chain inet lab forward { type filter hook forward priority 0; }; \
-    add chain inet lab output { type filter hook output priority 0; }; \
-    add rule inet lab forward icmp type destination-unreachable icmp code frag-needed drop; \
-    add rule inet lab forward icmpv6 type packet-too-big drop; \
-    add rule inet lab output icmp type destination-unreachable icmp code frag-needed drop; \
-    add rule inet lab output icmpv6 type packet-too-big drop";
 
 #[test]
 fn every_mode_of_vxlan_is_seen_on_the_wire_and_in_every_account() {
@@ -41,59 +32,6 @@ fn every_mode_of_vxlan_is_seen_on_the_wire_and_in_every_account() {
         modes.ask(scene)?;
         settled(lab, modes)?;
         reach_each_other(lab, &pods, modes)
-    });
-}
-
-#[test]
-fn large_transfers_complete_with_and_without_icmp() {
-    play("two-subnets", |scene| {
-        let lab = &scene.lab;
-        let pods = pods(lab)?;
-        for when in [When::CrossSubnet, When::Always] {
-            let modes = Modes::both(Kind::Vxlan, when);
-            modes.ask(scene)?;
-            settled(lab, modes)?;
-            let open = large_transfers_complete(lab, &pods, modes)?;
-            lab.text("router", &["nft", DROP_TOO_BIG])?;
-            // What was learned of paths is forgotten, so that it has to be learned again.
-            for pod in &pods {
-                for family in ["-4", "-6"] {
-                    lab.text(&pod.name, &["ip", family, "route", "flush", "cache"])?;
-                }
-            }
-            let closed = large_transfers_complete(lab, &pods, modes)?;
-            lab.text("router", &["nft", "delete table inet lab"])?;
-            println!("{when:?}: the longest of 24 transfers of 2 MiB took {open:?}, without ICMP {closed:?}");
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn routes_follow_the_mtu_of_the_link() {
-    play("two-subnets", |scene| {
-        let lab = &scene.lab;
-        let modes = Modes::both(Kind::Vxlan, When::CrossSubnet);
-        settled(lab, modes)?;
-        let fib_sync = lab.daemon("node-a1", "fib-sync")?.process;
-        for (link, wanted) in
-            [("1400", [None, Some(1350), None, Some(1330)]), ("1500", [None, Some(1450), None, Some(1430)])]
-        {
-            lab.text("node-a1", &["ip", "link", "set", "eth1", "mtu", link])?;
-            until(CONVERGENCE, || {
-                let fib = lab.fib("node-a1")?;
-                let prefixes =
-                    ["10.244.12.0/24", "10.244.21.0/24", "fd00:10:244:12::/64", "fd00:10:244:21::/64"];
-                let mtu = |prefix: &str| {
-                    let row = fib.iter().find(|row| row.prefix.to_string() == prefix);
-                    row.filter(|row| row.state == "installed").and_then(|row| row.mtu)
-                };
-                ensure!(prefixes.map(mtu) == wanted, "the link has {link}: {:?}", prefixes.map(mtu));
-                check::accounts_agree(lab, "node-a1", &fib)
-            })?;
-        }
-        ensure!(fib_sync.is_alive(), "fib-sync was restarted");
-        settled(lab, modes)
     });
 }
 
@@ -238,6 +176,53 @@ fn a_node_that_moves_to_the_other_subnet_is_followed() {
             let counted = stream.stop()?;
             println!("{route}: {} of {} lost while it moved", counted.lost(), counted.sent);
             ensure!(counted.lost() < 1500, "{route}: {} of {} lost", counted.lost(), counted.sent);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn zones_decide_where_both_nodes_have_one() {
+    play("two-subnets", |scene| {
+        let lab = &scene.lab;
+        let label = |node: &str, zone: &str| -> Result<()> {
+            let file = scene.documents().join(format!("{node}.yaml"));
+            let text = std::fs::read_to_string(&file)?;
+            let named = format!("{{name: {node}}}");
+            let labelled = format!("{{name: {node}, labels: {{zone: {zone}}}}}");
+            Ok(std::fs::write(&file, text.replace(&named, &labelled))?)
+        };
+        label("node-a1", "east")?;
+        label("node-a2", "west")?;
+        label("node-b1", "east")?;
+        let file = scene.documents().join("fabric.yaml");
+        let text = std::fs::read_to_string(&file)?;
+        std::fs::write(&file, text + "  zoneLabel: zone\n")?;
+        until(CONVERGENCE, || {
+            let fib = lab.fib("node-a1")?;
+            for (prefix, via) in [
+                ("10.244.12.0/24", Via::Vxlan),
+                ("10.244.21.0/24", Via::Recursive),
+                ("10.244.22.0/24", Via::Vxlan),
+                ("fd00:10:244:12::/64", Via::Vxlan),
+                ("fd00:10:244:21::/64", Via::Recursive),
+            ] {
+                let row = fib.iter().find(|row| row.prefix.to_string() == prefix);
+                let row = row.with_context(|| format!("show fib has no {prefix}"))?;
+                ensure!(row.via == Some(via) && row.state == "installed", "{prefix} is to go {via}: {row:?}");
+            }
+            check::accounts_agree(lab, "node-a1", &fib)
+        })?;
+        let pods = pods(lab)?;
+        let of = |node: &str| pods.iter().find(|pod| pod.node == node).with_context(|| node.to_owned());
+        for is_ipv4 in [true, false] {
+            let (from, to) = (of("node-a1")?, of("node-a2")?.address(is_ipv4)?);
+            let mut wire = lab.capture("router")?;
+            until(CONVERGENCE, || lab.ping(&from.name, to))?;
+            let packets = wire.packets()?;
+            let asked: Vec<_> = packets.iter().filter(|packet| packet.headers.inner.1 == to).collect();
+            let in_tunnel = |packet: &&Packet| matches!(packet.headers.carried, Carried::InVxlan(_));
+            ensure!(!asked.is_empty() && asked.iter().all(in_tunnel), "native across zones: {asked:?}");
         }
         Ok(())
     });
