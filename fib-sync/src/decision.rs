@@ -140,8 +140,6 @@ pub struct Target {
     pub address: IpAddr,
     /// The node's zone.
     pub zone: Option<String>,
-    /// Whether the path's attribute named it.
-    pub by_attribute: bool,
     /// The kind of tunnel the attribute asks for, whatever the family of `address`; takes the place of the pool's.
     pub kind: Option<Kind>,
     /// The Ethernet address the attribute gives for VXLAN.

@@ -295,6 +295,10 @@ impl Tracker {
             return;
         }
         if flags & SEEN != 0 {
+            if self.slots.family(slot) == Family::Ipv6 {
+                // Read again: IPv6 has one route at a key.
+                return;
+            }
             self.forms.retain(form);
             dump.crowded.entry(slot).or_default().push(form);
             return;

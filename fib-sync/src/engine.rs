@@ -324,6 +324,9 @@ impl Engine {
         {
             return;
         }
+        if let Some(dump) = &mut self.dump {
+            dump.disturb(hint);
+        }
         if !matches!(hint, Hint::Route(_)) {
             self.look_soon();
         }

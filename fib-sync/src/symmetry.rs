@@ -142,15 +142,8 @@ fn way(
     node: &str,
     [own, other]: [&Option<String>; 2],
 ) -> Decision {
-    let target = Target {
-        name: node.to_owned(),
-        address,
-        zone: other.clone(),
-        by_attribute: false,
-        kind: None,
-        mac: None,
-        vni: None,
-    };
+    let target =
+        Target { name: node.to_owned(), address, zone: other.clone(), kind: None, mac: None, vni: None };
     let inputs = Inputs {
         pool: None,
         mode,

@@ -21,7 +21,6 @@ fn node(address: &str, zone: Option<&str>) -> Target {
         name: "node-b2".to_owned(),
         address: address.parse().unwrap(),
         zone: zone.map(ToOwned::to_owned),
-        by_attribute: false,
         kind: None,
         mac: None,
         vni: None,
@@ -29,12 +28,7 @@ fn node(address: &str, zone: Option<&str>) -> Target {
 }
 
 fn attribute(address: &str, kind: Kind) -> Target {
-    Target {
-        name: "RFC 9012 attribute".to_owned(),
-        by_attribute: true,
-        kind: Some(kind),
-        ..node(address, None)
-    }
+    Target { name: "RFC 9012 attribute".to_owned(), kind: Some(kind), ..node(address, None) }
 }
 
 /// A decision about an IPv4 prefix of pool `pods` with the next hop 192.0.2.5.

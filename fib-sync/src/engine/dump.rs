@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use causeway_api::fib::Family;
 use causeway_kernel::route::{MAIN_TABLE, ROUTE_METRIC};
-use causeway_kernel::{Dumped, Error, Family as KernelFamily, Kernel, NextHop, Route, RouteKey};
+use causeway_kernel::{Dumped, Error, Family as KernelFamily, Hint, Kernel, NextHop, Route, RouteKey};
 
 use super::{DUMP_GAP, Engine, FULL_CHECK, FULL_CHECK_SHARE, Feed, LONGEST_CHECK};
 use crate::desired::feed_family;
@@ -23,6 +23,10 @@ use crate::ownership::{Class, Ownership, classify};
 const DUMP_RETRY: Duration = Duration::from_millis(200);
 /// How many datagrams are read before other things get their turn: a few milliseconds' worth.
 const SLICE: usize = 24;
+
+/// How often IPv6 routes are read again because they were changed meanwhile. What several dumps in a row do not show is
+/// not there, whatever happens around it.
+const REPEATS: u8 = 3;
 
 /// What a route form of the dump in progress is to us.
 #[derive(Debug, Clone)]
@@ -45,10 +49,27 @@ pub(super) struct Progress {
     started: Instant,
     /// Work done in this dump, without what came between.
     spent: Duration,
+    /// All routes were read.
+    read: bool,
+    /// Somebody changed IPv6 routes while they were read. The kernel remembers how many it has shown, so that it leaves
+    /// others out when one of those is deleted: what is missing is not missing for sure.
+    disturbed: bool,
+    /// How often the IPv6 routes were read again for that.
+    repeats: u8,
     links_changed: bool,
 }
 
 impl Progress {
+    /// Somebody changed something.
+    pub(super) fn disturb(&mut self, hint: &Hint) {
+        let concerned = match hint {
+            Hint::Route(route) => route.key.family() == KernelFamily::Ipv6,
+            Hint::Link | Hint::Address | Hint::Nexthop | Hint::Overrun => true,
+            Hint::Neighbour => false,
+        };
+        self.disturbed |= concerned && self.is_ipv6();
+    }
+
     /// Whether it is at the IPv6 routes.
     pub(super) fn is_ipv6(&self) -> bool {
         self.family == KernelFamily::Ipv6
@@ -75,6 +96,9 @@ impl Engine {
                     others: Table::default(),
                     started,
                     spent: started.elapsed(),
+                    read: false,
+                    disturbed: false,
+                    repeats: 0,
                     links_changed,
                 });
             }
@@ -132,23 +156,27 @@ impl Engine {
         let started = Instant::now();
         for _ in 0..SLICE {
             let Some(mut dump) = self.dump.take() else { return };
-            let read = kernel.dump_next(&mut |dumped| self.take_in(&mut dump, &dumped));
-            match read {
-                Ok(true) => self.dump = Some(dump),
-                Ok(false) if dump.family == KernelFamily::Ipv4 => {
-                    self.release_forms(&mut dump);
-                    dump.family = KernelFamily::Ipv6;
-                    match kernel.dump_start(KernelFamily::Ipv6, MAIN_TABLE) {
-                        Ok(()) => self.dump = Some(dump),
-                        Err(error) => {
-                            self.tracker.dump_abandon();
-                            self.dump_failed(&error, now);
-                        }
-                    }
-                }
-                Ok(false) => {
+            if dump.read {
+                // Hints of what happened meanwhile have come in since.
+                if !dump.disturbed || dump.repeats == REPEATS {
                     dump.spent += started.elapsed();
                     self.end_dump(dump, now);
+                    return;
+                }
+                dump.repeats += 1;
+                self.dump_family(kernel, dump, KernelFamily::Ipv6, now);
+                continue;
+            }
+            match kernel.dump_next(&mut |dumped| self.take_in(&mut dump, &dumped)) {
+                Ok(true) => self.dump = Some(dump),
+                Ok(false) if dump.family == KernelFamily::Ipv4 => {
+                    self.dump_family(kernel, dump, KernelFamily::Ipv6, now);
+                }
+                Ok(false) => {
+                    dump.read = true;
+                    dump.spent += started.elapsed();
+                    self.dump = Some(dump);
+                    return;
                 }
                 Err(error) => {
                     self.release_forms(&mut dump);
@@ -159,6 +187,25 @@ impl Engine {
         }
         if let Some(dump) = &mut self.dump {
             dump.spent += started.elapsed();
+        }
+    }
+
+    /// Begins with the routes of a family.
+    fn dump_family(
+        &mut self,
+        kernel: &mut impl Kernel,
+        mut dump: Progress,
+        family: KernelFamily,
+        now: Instant,
+    ) {
+        self.release_forms(&mut dump);
+        (dump.family, dump.read, dump.disturbed) = (family, false, false);
+        match kernel.dump_start(family, MAIN_TABLE) {
+            Ok(()) => self.dump = Some(dump),
+            Err(error) => {
+                self.tracker.dump_abandon();
+                self.dump_failed(&error, now);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use causeway_api::effective::HostRoute;
 use causeway_api::fib::{Command, Event, Family, RouteState};
@@ -9,7 +10,7 @@ use causeway_fib_sync::config::Config;
 use causeway_fib_sync::engine::Engine;
 use causeway_fib_sync::local::Pod;
 use causeway_kernel::mock::Failures;
-use causeway_kernel::{NextHop, Refusal, Route, RouteChange, RouteKey};
+use causeway_kernel::{Hint, NextHop, Refusal, Route, RouteChange, RouteKey};
 use nix::errno::Errno;
 use proptest::prelude::*;
 
@@ -439,4 +440,40 @@ fn bgpd_is_told_no_more_than_it_has_room_for_and_all_in_the_end() {
     }
     assert_eq!(told, 100);
     assert!(!world.engine.untold());
+}
+
+#[test]
+fn an_ipv6_dump_that_others_disturb_is_not_believed_at_once() {
+    let mut world = World::new(&Failures::default(), true);
+    let foreign = |n: u16| {
+        let route = via(&format!("fd00:{n:x}::/32"), &[("2001:db8:a::9", 2)]);
+        Route { protocol: 4, key: RouteKey { metric: 1024, ..route.key }, ..route }
+    };
+    let others: Vec<RouteChange> = (0..40).map(|n| RouteChange::Add(foreign(n))).collect();
+    world.kernel.as_another(|kernel| kernel.write(&others)).unwrap();
+    world.connect();
+    world.group(6, &["2001:db8:a::2"]);
+    for n in 0..40 {
+        world.route(&format!("fd00:{:x}::/32", 0x100 + n), 6);
+    }
+    world.end_of_snapshot();
+    world.settle();
+    let routes = world.of_protocol(179);
+    world.kernel.written.clear();
+    // While the routes are read, one that was shown goes: the kernel leaves another one out.
+    for n in 0..40 {
+        world.kernel.take_hints();
+        world.engine.hint(&Hint::Overrun);
+        let before = world.kernel.dumps;
+        world.now += Duration::from_secs(1);
+        while world.kernel.dumps < before + 2 {
+            world.engine.step(&mut world.kernel, world.now);
+        }
+        let gone = foreign(n);
+        let change = RouteChange::Delete { key: gone.key, protocol: 4 };
+        world.kernel.by_others(&change).unwrap();
+        world.run(Duration::from_secs(1));
+    }
+    assert_eq!(world.of_protocol(179), routes);
+    assert_eq!(world.kernel.written, [], "no route of ours was thought to be lost");
 }
