@@ -340,7 +340,6 @@ fn any_target() -> impl Strategy<Value = Option<Target>> {
         name: "other".to_owned(),
         address,
         zone,
-        by_attribute: kind.is_some(),
         kind,
         mac: None,
         vni: None,
