@@ -1,7 +1,7 @@
 //! VXLAN between subnets, on this machine's kernel.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use causeway_api::control::Via;
@@ -176,6 +176,44 @@ fn a_node_that_moves_to_the_other_subnet_is_followed() {
             let counted = stream.stop()?;
             println!("{route}: {} of {} lost while it moved", counted.lost(), counted.sent);
             ensure!(counted.lost() < 1500, "{route}: {} of {} lost", counted.lost(), counted.sent);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_hands_take_from_a_tunnel_comes_back() {
+    play("two-subnets", |scene| {
+        let lab = &scene.lab;
+        let modes = Modes::both(Kind::Vxlan, When::CrossSubnet);
+        settled(lab, modes)?;
+        let pods = pods(lab)?;
+        let of = |node: &str| pods.iter().find(|pod| pod.node == node).with_context(|| node.to_owned());
+        let (from, to) = (of("node-a1")?, of("node-b1")?);
+        let fdb = lab.json("node-a1", &["bridge", "-j", "fdb", "show", "dev", "causeway-vxlan"])?;
+        let mac = fdb[0]["mac"].as_str().context("no FDB entry")?.to_owned();
+        let deeds: [&[&str]; 8] = [
+            &["ip", "neighbor", "flush", "dev", "causeway-vxlan", "nud", "permanent"],
+            &["ip", "-6", "neighbor", "flush", "dev", "causeway-vxlan6", "nud", "permanent"],
+            &["bridge", "fdb", "del", &mac, "dev", "causeway-vxlan"],
+            &["ip", "address", "flush", "dev", "causeway-vxlan"],
+            &["ip", "link", "set", "causeway-vxlan", "mtu", "1300"],
+            &["ip", "link", "set", "causeway-vxlan", "down"],
+            &["ip", "link", "delete", "causeway-vxlan"],
+            &["ip", "link", "delete", "causeway-vxlan6"],
+        ];
+        for deed in deeds {
+            lab.text("node-a1", deed)?;
+            let start = Instant::now();
+            let deed = deed.join(" ");
+            for is_ipv4 in [true, false] {
+                let (there, back) = (to.address(is_ipv4)?, from.address(is_ipv4)?);
+                until(Duration::from_secs(10), || lab.ping(&from.name, there)).context(deed.clone())?;
+                until(Duration::from_secs(10), || lab.ping(&to.name, back)).context(deed.clone())?;
+            }
+            println!("{deed}: pings again after {:?}", start.elapsed());
+            settled(lab, modes).context(deed.clone())?;
+            nodes_reach_pods(lab, &pods, modes).context(deed)?;
         }
         Ok(())
     });
