@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use causeway_bgp_wire::{Family, Prefix};
 use hashbrown::HashMap;
@@ -45,7 +46,7 @@ struct Route {
 }
 
 struct Group {
-    forwarding: Forwarding,
+    forwarding: Rc<Forwarding>,
     /// Routes wanted through it.
     routes: usize,
     /// The feed knows it as it is.
@@ -73,7 +74,7 @@ pub(crate) struct DesiredFib {
     routes: Slots<Prefix, Route>,
     groups: HashMap<u32, Group, foldhash::fast::RandomState>,
     /// Of several groups that are the same by now, one.
-    by_forwarding: HashMap<Forwarding, u32, foldhash::fast::RandomState>,
+    by_forwarding: HashMap<Rc<Forwarding>, u32, foldhash::fast::RandomState>,
     by_next_hop: BTreeMap<IpAddr, BTreeSet<u32>>,
     next_group: u32,
     /// The group that was looked for last: mostly the next one too.
@@ -111,7 +112,7 @@ impl DesiredFib {
 
     /// The prefix is wanted so, with one next hop at least. True where what it has already does for now: the caller is
     /// to come back with [`DesiredFib::refine`].
-    pub(crate) fn want(&mut self, prefix: Prefix, forwarding: &Forwarding) -> bool {
+    pub(crate) fn want(&mut self, prefix: Prefix, forwarding: &Rc<Forwarding>) -> bool {
         let id = self.routes.find_or_insert_with(prefix, || Route {
             group: None,
             generation: 0,
@@ -123,8 +124,10 @@ impl DesiredFib {
         });
         self.forget_target(id);
         let old = self.routes.get(id).and_then(|(_, route)| route.group);
-        if let Some(group) = old.and_then(|group| self.groups.get(&group)) {
+        if let Some(group) = old.and_then(|group| self.groups.get_mut(&group)) {
             if group.forwarding == *forwarding {
+                // The next prefix is likely to come with this one, and need not be compared.
+                group.forwarding.clone_from(forwarding);
                 return false;
             }
             if group.forwarding.is_part_of(forwarding) {
@@ -135,7 +138,7 @@ impl DesiredFib {
         false
     }
 
-    fn assign(&mut self, prefix: Prefix, id: u32, forwarding: &Forwarding) {
+    fn assign(&mut self, prefix: Prefix, id: u32, forwarding: &Rc<Forwarding>) {
         let group = self.group_of(forwarding);
         self.generation += 1;
         let generation = self.generation;
@@ -186,7 +189,7 @@ impl DesiredFib {
             let rest = group.forwarding.without(|next_hop| lost.contains(&next_hop));
             if !rest.members.is_empty() {
                 // A group that the feed does not know is told with its first route.
-                if self.replace_group(id, rest) {
+                if self.replace_group(id, Rc::new(rest)) {
                     self.queue.push_front(Item::Group(id));
                 }
             }
@@ -194,7 +197,7 @@ impl DesiredFib {
     }
 
     /// Makes something else of a group, for all its routes. True where the feed is to hear of it.
-    fn replace_group(&mut self, id: u32, forwarding: Forwarding) -> bool {
+    fn replace_group(&mut self, id: u32, forwarding: Rc<Forwarding>) -> bool {
         self.unlink(id);
         let mut told = false;
         if let Some(group) = self.groups.get_mut(&id) {
@@ -205,7 +208,7 @@ impl DesiredFib {
         told
     }
 
-    fn group_of(&mut self, forwarding: &Forwarding) -> u32 {
+    fn group_of(&mut self, forwarding: &Rc<Forwarding>) -> u32 {
         if let Some(group) = self.groups.get_mut(&self.last_group)
             && group.forwarding == *forwarding
         {
@@ -217,7 +220,7 @@ impl DesiredFib {
         id
     }
 
-    fn find_group(&mut self, forwarding: &Forwarding) -> u32 {
+    fn find_group(&mut self, forwarding: &Rc<Forwarding>) -> u32 {
         if let Some(id) = self.by_forwarding.get(forwarding) {
             if let Some(group) = self.groups.get_mut(id) {
                 group.routes += 1;
@@ -419,7 +422,7 @@ impl DesiredFib {
     fn tell_group(&mut self, id: u32, out: &mut Vec<FibUpdate>) {
         if let Some(group) = self.groups.get_mut(&id) {
             group.told = true;
-            let Forwarding { members, backups } = group.forwarding.clone();
+            let Forwarding { members, backups } = Forwarding::clone(&group.forwarding);
             out.push(FibUpdate::Group { id, members: members.into_vec(), backups: backups.into_vec() });
         }
     }

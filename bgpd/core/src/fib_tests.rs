@@ -9,7 +9,7 @@ use crate::forwarding::Members;
 /// The far end: applies the feed and checks its rules.
 #[derive(Default)]
 struct Consumer {
-    groups: BTreeMap<u32, Forwarding>,
+    groups: BTreeMap<u32, Rc<Forwarding>>,
     routes: BTreeMap<Prefix, (u32, u64)>,
     ended: Vec<Family>,
     messages: usize,
@@ -35,7 +35,8 @@ impl Consumer {
             FibUpdate::Begin => *self = Consumer { messages: self.messages, ..Consumer::default() },
             FibUpdate::Group { id, members, backups } => {
                 assert!(!members.is_empty() && members.is_sorted_by_key(|member| member.next_hop));
-                self.groups.insert(id, Forwarding { members: members.into(), backups: backups.into() });
+                let forwarding = Forwarding { members: members.into(), backups: backups.into() };
+                self.groups.insert(id, Rc::new(forwarding));
             }
             FibUpdate::GroupGone(id) => {
                 assert!(self.groups.remove(&id).is_some(), "an unknown group went");
@@ -52,7 +53,7 @@ impl Consumer {
         }
     }
 
-    fn forwarding(&self, prefix: &Prefix) -> Option<Forwarding> {
+    fn forwarding(&self, prefix: &Prefix) -> Option<Rc<Forwarding>> {
         self.routes.get(prefix).map(|(group, _)| self.groups[group].clone())
     }
 }
@@ -65,11 +66,11 @@ fn ip(number: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, number])
 }
 
-fn of(members: &[u8], backups: &[u8]) -> Forwarding {
+fn of(members: &[u8], backups: &[u8]) -> Rc<Forwarding> {
     let list = |numbers: &[u8]| -> Members {
         numbers.iter().map(|number| Member { next_hop: ip(*number), weight: 1, tunnel: None }).collect()
     };
-    Forwarding { members: list(members), backups: list(backups) }
+    Rc::new(Forwarding { members: list(members), backups: list(backups) })
 }
 
 fn connected() -> (DesiredFib, Consumer) {
@@ -277,7 +278,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What the speaker does with what it decided.
-fn decided(fib: &mut DesiredFib, prefix: Prefix, forwarding: &Forwarding) {
+fn decided(fib: &mut DesiredFib, prefix: Prefix, forwarding: &Rc<Forwarding>) {
     if fib.want(prefix, forwarding) {
         fib.refine(prefix, forwarding);
     }
@@ -291,7 +292,7 @@ proptest! {
     fn the_consumer_ends_up_with_what_is_wanted(steps in proptest::collection::vec(step(), 0..80)) {
         let mut fib = DesiredFib::new();
         let mut consumer = Consumer::default();
-        let mut wanted: BTreeMap<Prefix, Forwarding> = BTreeMap::new();
+        let mut wanted: BTreeMap<Prefix, Rc<Forwarding>> = BTreeMap::new();
         let mut up = false;
         for step in steps {
             match step {
@@ -308,7 +309,7 @@ proptest! {
                 Step::Lost(number) => {
                     fib.next_hops_lost(&[ip(number)]);
                     for (prefix, forwarding) in &mut wanted {
-                        *forwarding = forwarding.without(|next_hop| next_hop == ip(number));
+                        *forwarding = Rc::new(forwarding.without(|next_hop| next_hop == ip(number)));
                         match forwarding.members.is_empty() {
                             true => fib.unwant(*prefix),
                             false => decided(&mut fib, *prefix, forwarding),
@@ -329,7 +330,7 @@ proptest! {
                 prop_assert!(fib.poll_wake());
             }
             consumer.pull(&mut fib, 1);
-            let held: BTreeMap<Prefix, Forwarding> =
+            let held: BTreeMap<Prefix, Rc<Forwarding>> =
                 consumer.routes.keys().map(|p| (*p, consumer.forwarding(p).unwrap())).collect();
             prop_assert_eq!(&held, &wanted);
             prop_assert!(consumer.groups.keys().all(|id| consumer.routes.values().any(|(group, _)| group == id)));

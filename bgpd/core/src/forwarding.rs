@@ -3,12 +3,15 @@
 //! Pure. Weights follow the link bandwidth communities (draft-ietf-idr-link-bandwidth) where each of the next hops
 //! has one, tunnels are those of RFC 9012.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use causeway_bgp_wire::Tunnel;
 use smallvec::SmallVec;
 
 use crate::event::Member;
+use crate::rib::path::NextHopId;
 
 /// Next hops, sorted by address, none of them twice.
 pub(crate) type Members = SmallVec<[Member; 2]>;
@@ -47,6 +50,55 @@ impl Forwarding {
             members[0].weight = 1;
         }
         Forwarding { members, backups }
+    }
+}
+
+/// How many forwardings are kept to be used again.
+const RECENT: usize = 16;
+
+/// Forwardings that were made last, by the numbers of their next hops: prefixes that are decided in a row mostly come to the
+/// same, and what is one allocation is compared by its address. Only of next hops whose paths say nothing of tunnels or
+/// bandwidths. A table of fixed size in which a newer one takes an older one's place.
+#[derive(Default)]
+pub(crate) struct Recent(RefCell<[Option<Made>; RECENT]>);
+
+struct Made {
+    /// The members' numbers, then the backups'.
+    next_hops: SmallVec<[NextHopId; 8]>,
+    members: usize,
+    forwarding: Rc<Forwarding>,
+}
+
+impl Recent {
+    /// The forwarding with these members and backups; `make` makes it where it is not at hand.
+    pub(crate) fn get(
+        &self,
+        members: impl ExactSizeIterator<Item = NextHopId> + Clone,
+        backups: impl Iterator<Item = NextHopId> + Clone,
+        make: impl FnOnce() -> Forwarding,
+    ) -> Rc<Forwarding> {
+        let (count, next_hops) = (members.len(), members.chain(backups));
+        let place = next_hops.clone().fold(count, |place, id| place.wrapping_mul(31) + id.0 as usize);
+        let made = &mut self.0.borrow_mut()[place % RECENT];
+        match made {
+            Some(made) if made.members == count && made.next_hops.iter().copied().eq(next_hops.clone()) => {
+                made.forwarding.clone()
+            }
+            _ => {
+                let forwarding = Rc::new(make());
+                *made = Some(Made {
+                    next_hops: next_hops.collect(),
+                    members: count,
+                    forwarding: forwarding.clone(),
+                });
+                forwarding
+            }
+        }
+    }
+
+    /// A number stands for another next hop now.
+    pub(crate) fn clear(&mut self) {
+        *self.0.get_mut() = Default::default();
     }
 }
 
@@ -129,6 +181,29 @@ mod tests {
         let members = members(ways.into_iter());
         assert_eq!(members.iter().map(|m| m.weight).collect::<Vec<_>>(), [1, 2]);
         assert!(members.is_sorted_by_key(|member| member.next_hop));
+    }
+
+    #[test]
+    fn what_comes_to_the_same_is_one_until_the_numbers_change() {
+        let mut recent = Recent::default();
+        let get = |recent: &Recent, members: &[u32], backups: &[u32], next_hop: u8| {
+            let [members, backups] = [members, backups].map(|ids| ids.iter().copied().map(NextHopId));
+            recent.get(members, backups, || {
+                let members = super::members([way(next_hop, None)].into_iter());
+                Forwarding { members, backups: Members::new() }
+            })
+        };
+        let one = get(&recent, &[1], &[2, 3], 1);
+        assert!(Rc::ptr_eq(&one, &get(&recent, &[1], &[2, 3], 2)));
+        // What takes its place in the table, or is told from it by the number of members alone.
+        for (members, backups) in [(&[1, 2][..], &[3][..]), (&[1], &[2]), (&[1], &[2, 19]), (&[17], &[2, 3])]
+        {
+            assert_eq!(get(&recent, members, backups, 3).members[0].next_hop, IpAddr::from([192, 0, 2, 3]));
+        }
+        let again = get(&recent, &[1], &[2, 3], 1);
+        assert_eq!(one, again);
+        recent.clear();
+        assert_ne!(one, get(&recent, &[1], &[2, 3], 9));
     }
 
     #[test]

@@ -167,6 +167,11 @@ impl Facts {
         self.has(present::COMMUNITIES)
     }
 
+    /// Whether there is no word in it of how its next hop is to be used: no bandwidth, no tunnel.
+    pub fn is_plain(&self) -> bool {
+        self.marks & (mark::BANDWIDTH | mark::TUNNEL) == 0
+    }
+
     /// Whether the next hop is an IPv6 one.
     pub fn has_v6_next_hop(&self) -> bool {
         self.has(present::V6_NEXT_HOP)

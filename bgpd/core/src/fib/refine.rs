@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use causeway_bgp_wire::Prefix;
 use foldhash::fast::RandomState;
@@ -18,7 +19,7 @@ use crate::forwarding::Forwarding;
 struct Target {
     /// The group of its routes.
     from: u32,
-    to: Forwarding,
+    to: Rc<Forwarding>,
     /// Routes that have it.
     routes: usize,
     state: State,
@@ -30,7 +31,7 @@ enum State {
     Open,
     /// Its routes are to move.
     Released,
-    /// Its routes need not move: their group became it, or it names what is lost.
+    /// There is nothing to be done for it: its group became it, it names what is lost, or no route has it.
     Void,
 }
 
@@ -41,7 +42,9 @@ pub(super) struct Refinements {
     /// Numbers of targets without routes.
     free: Vec<u32>,
     /// Open targets by group and forwarding.
-    open: HashMap<(u32, Forwarding), u32, RandomState>,
+    open: HashMap<(u32, Rc<Forwarding>), u32, RandomState>,
+    /// The one asked for last: mostly the next one too.
+    last: u32,
     /// Each route at most once.
     routes: VecDeque<u32>,
     /// So many of them, from the front, were released.
@@ -53,10 +56,18 @@ impl Refinements {
         self.due > 0
     }
 
-    fn target(&mut self, from: u32, to: &Forwarding) -> u32 {
+    fn target(&mut self, from: u32, to: &Rc<Forwarding>) -> u32 {
+        if let Some(last) = self.targets.get_mut(self.last as usize)
+            && (last.from, last.state) == (from, State::Open)
+            && last.to == *to
+        {
+            last.routes += 1;
+            return self.last;
+        }
         let key = (from, to.clone());
         if let Some(number) = self.open.get(&key) {
             self.targets[*number as usize].routes += 1;
+            self.last = *number;
             return *number;
         }
         let target = Target { from, to: to.clone(), routes: 1, state: State::Open };
@@ -71,6 +82,7 @@ impl Refinements {
             }
         };
         self.open.insert(key, number);
+        self.last = number;
         number
     }
 
@@ -79,7 +91,8 @@ impl Refinements {
         let Some(target) = self.targets.get_mut(number as usize) else { return };
         target.routes -= 1;
         if target.routes == 0 {
-            let key = (target.from, std::mem::take(&mut target.to));
+            target.state = State::Void;
+            let key = (target.from, target.to.clone());
             if self.open.get(&key) == Some(&number) {
                 self.open.remove(&key);
             }
@@ -101,7 +114,7 @@ impl Refinements {
 
 impl DesiredFib {
     /// As [`DesiredFib::want`], of a prefix whose present way does until [`DesiredFib::release`].
-    pub(crate) fn refine(&mut self, prefix: Prefix, forwarding: &Forwarding) {
+    pub(crate) fn refine(&mut self, prefix: Prefix, forwarding: &Rc<Forwarding>) {
         let Some(id) = self.routes.find(&prefix) else {
             self.want(prefix, forwarding);
             return;

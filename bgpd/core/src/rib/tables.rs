@@ -5,19 +5,20 @@
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
+use std::rc::Rc;
 
 use causeway_bgp_wire::{Asn, Family, Ipv4Prefix, Ipv6Prefix, Prefix, PrefixKey};
 use smallvec::SmallVec;
 
 use super::decision::{Candidate, Fate, Rank, compare_equals, explain, rank, reason, select};
-use super::next_hop::NextHops;
+use super::next_hop::{NextHops, Watch};
 use super::path::{Import, LOCAL, NOBODY, NextHopId, Path, PathMaker, Paths};
 use super::rules::{Check, RuleNames};
 use super::slots::{Keys, SlotKey, Slots};
 use super::{BestPath, LocRib, SessionKind, Source};
 use crate::attrs::Interner;
 use crate::event::PeerId;
-use crate::forwarding::{Forwarding, Members, Way, members};
+use crate::forwarding::{Forwarding, Members, Recent, Way, members};
 use crate::peer_map::PeerMap;
 
 /// The table of a family.
@@ -92,6 +93,8 @@ impl PeerFacts {
 /// A prefix with up to so many paths is decided without an allocation.
 const USUAL_PATHS: usize = 16;
 type Indices = SmallVec<[usize; USUAL_PATHS]>;
+/// Paths to be installed together.
+type Chosen<'a> = SmallVec<[&'a Path; 4]>;
 type Candidates = SmallVec<[Candidate; USUAL_PATHS]>;
 
 /// What is known of a path without a look at all paths of its prefix.
@@ -111,7 +114,7 @@ pub(crate) struct Decision {
     /// Whose path is best, or [`NOBODY`].
     pub(crate) best: PeerId,
     /// What is to be installed: nothing of an own prefix, and nothing without a FIB.
-    pub(crate) forwarding: Forwarding,
+    pub(crate) forwarding: Rc<Forwarding>,
 }
 
 /// The RIB.
@@ -126,6 +129,9 @@ pub(crate) struct Rib {
     pub(crate) max_paths: usize,
     /// Whether any are: a speaker without a FIB has no use for their next hops.
     installs: bool,
+    recent: Recent,
+    /// What nothing is installed by.
+    nothing: Rc<Forwarding>,
 }
 
 /// Stands in for the facts of an own path.
@@ -158,7 +164,22 @@ impl Rib {
             maker: PathMaker::default(),
             max_paths: 1,
             installs: resolve,
+            recent: Recent::default(),
+            nothing: Rc::default(),
         }
+    }
+
+    /// The number of a next hop, with what is to be asked of the resolver if it is new.
+    pub(crate) fn acquire(
+        &mut self,
+        address: IpAddr,
+        own: impl FnOnce(IpAddr) -> bool,
+    ) -> (NextHopId, Option<Watch>) {
+        let (id, watch) = self.next_hops.acquire(address, own);
+        if watch.is_some() {
+            self.recent.clear();
+        }
+        (id, watch)
     }
 
     /// IGP cost of an eligible path (RFC 4271 §9.1.2); `None` where it is not eligible.
@@ -193,52 +214,49 @@ impl Rib {
     /// Decides between the paths of a prefix.
     pub(crate) fn decide(&self, paths: &Paths) -> Decision {
         let paths: SmallVec<[&Path; USUAL_PATHS]> = paths.iter().collect();
-        let mut forwarding = Forwarding::default();
-        let best = match paths.as_slice() {
-            [] => NOBODY,
-            [path] => match self.cost(path) {
-                Some(_) => {
-                    forwarding.members = self.members([*path].into_iter());
-                    path.peer
-                }
-                None => NOBODY,
-            },
+        let nobody = || Decision { best: NOBODY, forwarding: self.nothing.clone() };
+        match paths.as_slice() {
+            [] => nobody(),
+            [path] if self.is_eligible(path) => {
+                Decision { best: path.peer, forwarding: self.forwarding(&[path], &[]) }
+            }
+            [_] => nobody(),
             _ => {
                 let (mut eligible, mut candidates) = (Indices::new(), Candidates::new());
                 self.candidates(&paths, &mut eligible, &mut candidates);
-                match select(&candidates, self.max_paths) {
-                    Some(selection) => {
-                        let chosen = selection.equal.iter().map(|index| paths[eligible[*index]]);
-                        forwarding.members = self.members(chosen);
-                        if !forwarding.members.is_empty() && selection.equal.len() < paths.len() {
-                            let equal: SmallVec<[NextHopId; 4]> =
-                                selection.equal.iter().map(|index| candidates[*index].next_hop).collect();
-                            forwarding.backups = self.backups(&paths, &equal);
-                        }
-                        paths[eligible[selection.best]].peer
-                    }
-                    None => NOBODY,
-                }
+                let Some(selection) = select(&candidates, self.max_paths) else { return nobody() };
+                let chosen: Chosen<'_> =
+                    selection.equal.iter().map(|index| paths[eligible[*index]]).collect();
+                let backups = self.backups(&paths, &chosen);
+                let best = paths[eligible[selection.best]].peer;
+                Decision { best, forwarding: self.forwarding(&chosen, &backups) }
             }
-        };
-        Decision { best, forwarding }
+        }
     }
 
     /// What is to be installed where this path wins alone.
-    pub(crate) fn alone(&self, paths: &Paths, path: &Path) -> Forwarding {
+    pub(crate) fn alone(&self, paths: &Paths, path: &Path) -> Rc<Forwarding> {
         let all: SmallVec<[&Path; USUAL_PATHS]> = paths.iter().collect();
-        Forwarding {
-            members: self.members([path].into_iter()),
-            backups: self.backups(&all, &[path.next_hop]),
+        self.forwarding(&[path], &self.backups(&all, &[path]))
+    }
+
+    /// What comes of these paths, used together, and of those that stand in for them.
+    fn forwarding(&self, chosen: &[&Path], backups: &[&Path]) -> Rc<Forwarding> {
+        if !self.installs {
+            return self.nothing.clone();
+        }
+        let make = || Forwarding { members: self.members(chosen), backups: self.members(backups) };
+        if chosen.iter().chain(backups).all(|path| path.attrs.facts().is_plain()) {
+            let number = |path: &&Path| path.next_hop;
+            self.recent.get(chosen.iter().map(number), backups.iter().map(number), make)
+        } else {
+            Rc::new(make())
         }
     }
 
     /// The next hops of these paths as they are installed together.
-    fn members<'a>(&self, paths: impl Iterator<Item = &'a Path>) -> Members {
-        if !self.installs {
-            return Members::new();
-        }
-        members(paths.filter_map(|path| {
+    fn members(&self, paths: &[&Path]) -> Members {
+        members(paths.iter().filter_map(|path| {
             let attributes = path.attrs.packed();
             Some(Way {
                 next_hop: self.next_hops.get(path.next_hop)?.address,
@@ -248,21 +266,26 @@ impl Rib {
         }))
     }
 
-    /// What the decision comes to where every path through these next hops is gone.
-    fn backups(&self, paths: &[&Path], used: &[NextHopId]) -> Members {
-        let rest: SmallVec<[&Path; USUAL_PATHS]> =
-            paths.iter().copied().filter(|path| !used.contains(&path.next_hop)).collect();
+    /// The paths the decision comes to where every one through the next hops of the chosen ones is gone. None beside own
+    /// prefixes, which are not installed.
+    fn backups<'a>(&self, paths: &[&'a Path], chosen: &[&Path]) -> Chosen<'a> {
+        let own = || chosen.iter().all(|path| path.next_hop == NextHopId::NONE);
+        if !self.installs || chosen.len() == paths.len() || own() {
+            return Chosen::new();
+        }
+        let used = |path: &Path| chosen.iter().any(|chosen| chosen.next_hop == path.next_hop);
+        let rest: SmallVec<[&Path; USUAL_PATHS]> = paths.iter().copied().filter(|path| !used(path)).collect();
         match rest[..] {
-            [] => return Members::new(),
-            [only] if self.is_eligible(only) => return self.members([only].into_iter()),
-            [_] => return Members::new(),
+            [] => return Chosen::new(),
+            [only] if self.is_eligible(only) => return Chosen::from_slice(&[only]),
+            [_] => return Chosen::new(),
             _ => {}
         }
         let (mut eligible, mut candidates) = (Indices::new(), Candidates::new());
         self.candidates(&rest, &mut eligible, &mut candidates);
         match select(&candidates, self.max_paths) {
-            Some(selection) => self.members(selection.equal.iter().map(|index| rest[eligible[*index]])),
-            None => Members::new(),
+            Some(selection) => selection.equal.iter().map(|index| rest[eligible[*index]]).collect(),
+            None => Chosen::new(),
         }
     }
 

@@ -14,7 +14,6 @@ use super::timers::Timer;
 use super::work::Task;
 use crate::attrs::AttrSet;
 use crate::event::{Output, PeerId};
-use crate::forwarding::Forwarding;
 use crate::rib::next_hop::Watch;
 use crate::rib::path::{Announced, NOBODY, NextHopId, Path};
 use crate::rib::tables::{Decision, Standing, Tabled};
@@ -103,7 +102,7 @@ impl Speaker {
         }
         for slot in won {
             let Some((_, paths)) = K::table(&self.rib.tables).get(slot) else { continue };
-            let forwarding = if self.mode.fib { self.rib.alone(paths, path) } else { Forwarding::default() };
+            let forwarding = self.rib.alone(paths, path);
             let (old, decision) = (paths.best_peer(), Decision { best: id, forwarding });
             self.decided::<K>(slot, Some(id), old, &decision);
         }
@@ -204,7 +203,7 @@ impl Speaker {
     /// The number of a next hop, which is asked for if it is new.
     pub(super) fn next_hop(&mut self, address: IpAddr) -> NextHopId {
         let own = &self.own_addresses;
-        let (id, watch) = self.rib.next_hops.acquire(address, |address| own.contains_key(&address));
+        let (id, watch) = self.rib.acquire(address, |address| own.contains_key(&address));
         self.watch(watch);
         id
     }

@@ -84,6 +84,18 @@ fn a_session_that_falls_is_one_message_and_so_is_its_return() {
 }
 
 #[test]
+fn a_next_hop_that_comes_in_the_place_of_another_is_told_as_itself() {
+    let mut bench = bench();
+    (1..=2).for_each(|number| bench.up(number));
+    announce_many(&mut bench, 1, 1);
+    assert_eq!(group(&told(&mut bench)).0, [plain(1)]);
+    bench.down(1, false);
+    told(&mut bench);
+    announce_many(&mut bench, 2, 1);
+    assert_eq!(group(&told(&mut bench)).0, [plain(2)]);
+}
+
+#[test]
 fn paths_retained_over_a_restart_keep_their_next_hop() {
     let mut bench = bench();
     for number in 1..=2 {
