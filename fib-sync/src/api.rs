@@ -1,9 +1,11 @@
 //! The local API of fib-sync: `GET /v1/fib`, `/v1/node`, readiness and metrics.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use causeway_daemon::documents::Configuration;
@@ -19,6 +21,7 @@ use crate::pods::StoreState;
 use crate::probe::ProbeState;
 use crate::sync::{Handle, Input};
 use crate::sysctls;
+use crate::view::RowName;
 
 /// What the answers are made from.
 #[derive(Clone)]
@@ -47,7 +50,7 @@ pub fn api(sources: Sources) -> Api {
             "/v1/fib",
             get(move || {
                 let handle = fib.clone();
-                async move { answer(handle.ask(Input::Rows).await) }
+                async move { rows(handle).await }
             }),
         )
         .route(
@@ -98,6 +101,53 @@ impl Sources {
         node.configuration = Some(configuration.info());
         Some(node)
     }
+}
+
+/// How many rows are asked for at once: a millisecond of the kernel thread.
+const SLICE: usize = 1024;
+
+/// A JSON array of the rows of `show fib`, a slice a chunk: a million rows stand in no memory, and the kernel thread does
+/// other things in between.
+async fn rows(handle: Handle) -> Response {
+    let Some(names) = handle.ask(Input::RowNames).await else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the daemon ends");
+    };
+    let sorted = tokio::task::spawn_blocking(move || {
+        let mut names = names;
+        names.sort_unstable();
+        names
+    });
+    let names = match sorted.await {
+        Ok(names) => names,
+        Err(error) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    // The names that are left, whether the array has begun, whether it has a row.
+    let begin = Some((names.into_iter(), false, false));
+    let chunks = futures_util::stream::unfold(begin, move |step| {
+        let handle = handle.clone();
+        async move {
+            let (mut names, begun, mut any) = step?;
+            let slice: Vec<RowName> = names.by_ref().take(SLICE).collect();
+            let last = slice.len() < SLICE;
+            // The daemon ends: an array that never closes tells the reader so.
+            let rows = handle.ask(|answer| Input::Rows(slice, answer)).await?;
+            let mut text = if begun { Vec::new() } else { b"[".to_vec() };
+            for row in &rows {
+                if any {
+                    text.push(b',');
+                }
+                any = true;
+                // A row is plain data; writing it into memory cannot fail.
+                let _ = serde_json::to_writer(&mut text, row);
+            }
+            if last {
+                text.push(b']');
+            }
+            let next = (!last).then_some((names, true, any));
+            Some((Ok::<_, Infallible>(text), next))
+        }
+    });
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(chunks)).into_response()
 }
 
 fn answer<T: serde::Serialize>(value: Option<T>) -> Response {

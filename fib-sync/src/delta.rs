@@ -11,19 +11,20 @@
 //!
 //! A dump is taken in while changes are written. A slot that was written since the dump began is not judged by it.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+mod batch;
+mod refusals;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Instant;
 
 use causeway_kernel::{Family, Refusal, RouteChange, RouteKey};
 
+pub use self::batch::Batch;
+use self::refusals::Refusals;
+pub use self::refusals::{FIRST_RETRY, LONGEST_RETRY};
 use crate::forms::{FormId, Forms, NONE};
 use crate::objects::ObjectId;
 use crate::slots::{Slot, Slots};
-
-/// The first wait after a refusal; doubled each time up to [`LONGEST_RETRY`].
-pub const FIRST_RETRY: Duration = Duration::from_millis(100);
-/// The longest wait after a refusal.
-pub const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
 /// In one of the queues.
 const QUEUED: u8 = 1;
@@ -48,15 +49,6 @@ struct Cell {
     have: FormId,
 }
 
-/// The last refusal of a slot that still wants something.
-#[derive(Debug, Clone)]
-struct Failure {
-    refusal: Refusal,
-    /// When to try again; `None`: now.
-    again: Option<Instant>,
-    wait: Duration,
-}
-
 /// How a wanted slot stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
@@ -68,22 +60,6 @@ pub enum Standing {
     Foreign(u8),
     /// The kernel refused.
     Failed(Refusal),
-}
-
-/// Changes to be written, and what each is about.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// What to tell the kernel.
-    pub changes: Vec<RouteChange>,
-    /// For each the slot, and the form it will have.
-    pub about: Vec<(Slot, FormId)>,
-}
-
-impl Batch {
-    fn push(&mut self, slot: Slot, form: FormId, change: RouteChange) {
-        self.changes.push(change);
-        self.about.push((slot, form));
-    }
 }
 
 /// What a dump brought to light.
@@ -105,11 +81,12 @@ pub struct Tracker {
     removals: VecDeque<Slot>,
     writes: VecDeque<Slot>,
     queued: usize,
+    /// Slots that want something and have it.
+    installed: usize,
     waiting: Vec<Slot>,
     surplus: usize,
     fresh_surplus: Vec<Slot>,
-    failed: HashMap<Slot, Failure>,
-    retries: BTreeSet<(Instant, Slot)>,
+    refusals: Refusals,
     foreign: HashMap<Slot, u8>,
     /// Further routes of ours at one key: somebody appended to an IPv4 key with our number.
     crowded: HashMap<Slot, Vec<FormId>>,
@@ -169,8 +146,8 @@ impl Tracker {
             return;
         }
         self.forms.retain(form);
+        self.put_want(slot, form);
         self.forms.release(old);
-        self.cells[slot as usize].want = form;
         self.set(slot, CONDEMNED, form == NONE);
         self.forgive(slot);
         self.judge(slot);
@@ -179,7 +156,8 @@ impl Tracker {
 
     /// Forgets what is wanted at a slot, without condemning what the kernel has there.
     pub fn disclaim(&mut self, slot: Slot) {
-        let old = std::mem::replace(&mut self.cells[slot as usize].want, NONE);
+        let old = self.cells[slot as usize].want;
+        self.put_want(slot, NONE);
         self.forms.release(old);
         self.forgive(slot);
         self.judge(slot);
@@ -243,10 +221,10 @@ impl Tracker {
         if let Some(protocol) = self.foreign.get(&slot) {
             return Some(Standing::Foreign(*protocol));
         }
-        match self.failed.get(&slot) {
+        match self.refusals.get(slot) {
             // Whose route is in the way, the next dump tells.
-            Some(failure) if failure.refusal.exists() => Some(Standing::Pending),
-            Some(failure) => Some(Standing::Failed(failure.refusal.clone())),
+            Some(refusal) if refusal.exists() => Some(Standing::Pending),
+            Some(refusal) => Some(Standing::Failed(refusal.clone())),
             None => Some(Standing::Pending),
         }
     }
@@ -452,11 +430,7 @@ impl Tracker {
             (_, Err(refusal)) => {
                 // Somebody was quicker: only a dump shows who.
                 unclear = refusal.exists();
-                let wait =
-                    self.failed.get(&slot).map_or(FIRST_RETRY, |last| (last.wait * 2).min(LONGEST_RETRY));
-                self.forgive(slot);
-                self.retries.insert((now + wait, slot));
-                self.failed.insert(slot, Failure { refusal: refusal.clone(), again: Some(now + wait), wait });
+                self.refusals.note(slot, refusal, now);
                 self.set(slot, FAILED, true);
             }
         }
@@ -491,27 +465,51 @@ impl Tracker {
         let old = self.cells[slot as usize].have;
         if old != form {
             self.forms.count(form, true);
+            self.installed -= usize::from(self.is_installed(slot));
             self.cells[slot as usize].have = form;
+            self.installed += usize::from(self.is_installed(slot));
             self.forms.count(old, false);
         }
     }
 
+    /// This is wanted now.
+    fn put_want(&mut self, slot: Slot, form: FormId) {
+        self.installed -= usize::from(self.is_installed(slot));
+        self.cells[slot as usize].want = form;
+        self.installed += usize::from(self.is_installed(slot));
+    }
+
+    fn is_installed(&self, slot: Slot) -> bool {
+        let Cell { want, have } = self.cells[slot as usize];
+        want != NONE && want == have
+    }
+
+    /// How many slots have what they want.
+    pub fn installed(&self) -> usize {
+        self.installed
+    }
+
+    /// How many slots cannot have what they want: the kernel refused, or somebody else's route is in the way.
+    pub fn refused(&self) -> usize {
+        let wanted = |slot: &Slot| self.cells[*slot as usize].want != NONE && !self.is_installed(*slot);
+        let foreign = self.foreign.keys().filter(|slot| wanted(slot)).count();
+        let failed = self
+            .refusals
+            .iter()
+            .filter(|(slot, refusal)| wanted(slot) && !refusal.exists() && !self.foreign.contains_key(slot));
+        foreign + failed.count()
+    }
+
     /// Makes those failed slots pending again whose time has come, or all of them.
     pub fn retry(&mut self, now: Instant, all: bool) {
-        while let Some((again, slot)) = self.retries.first().copied()
-            && (all || again <= now)
-        {
-            self.retries.remove(&(again, slot));
-            if let Some(failure) = self.failed.get_mut(&slot) {
-                failure.again = None;
-            }
+        for slot in self.refusals.due(now, all) {
             self.judge(slot);
         }
     }
 
     /// When [`Tracker::retry`] has something to do next.
     pub fn next_retry(&self) -> Option<Instant> {
-        self.retries.first().map(|(again, _)| *again)
+        self.refusals.next()
     }
 
     fn set(&mut self, slot: Slot, flag: u8, on: bool) {
@@ -525,9 +523,7 @@ impl Tracker {
             return;
         }
         self.set(slot, FAILED, false);
-        if let Some(Failure { again: Some(again), .. }) = self.failed.remove(&slot) {
-            self.retries.remove(&(again, slot));
-        }
+        self.refusals.forgive(slot);
     }
 
     /// Whether the slot has not what it should and something can be done about it.
@@ -563,8 +559,7 @@ impl Tracker {
         if !work {
             self.forgive(slot);
         }
-        let later = self.flags[slot as usize] & FAILED != 0
-            && self.failed.get(&slot).is_some_and(|failure| failure.again.is_some());
+        let later = self.flags[slot as usize] & FAILED != 0 && self.refusals.is_later(slot);
         let queue = work && !later && (unwanted || self.flags[slot as usize] & WAITING == 0);
         let queued = self.flags[slot as usize] & QUEUED != 0;
         // One that was to be written and is to go now has another queue.

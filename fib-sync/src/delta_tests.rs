@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use causeway_kernel::{NextHop, Route};
 use ipnetwork::IpNetwork;
@@ -208,6 +209,8 @@ proptest! {
                 }
             }
             naive.tidy();
+            let installed = naive.desired.iter().filter(|(key, want)| naive.ours.get(key) == Some(want)).count();
+            prop_assert_eq!(tracker.installed(), installed);
             prop_assert_eq!(tracker.pending(), naive.changes().len());
             let changes = tracker.all();
             tracker.unknown(&changes);

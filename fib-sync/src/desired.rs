@@ -5,14 +5,16 @@
 //! *epoch*: entries of earlier ones stay as they are, groups and all, until the end-of-snapshot mark of their family (or
 //! the restart time) takes those away that were not named again.
 
+mod bar;
 mod watched;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use causeway_api::fib::{Family, GroupMember, Via};
+use causeway_api::fib::{Family, GroupMember};
 use causeway_kernel::Family as KernelFamily;
 
+pub use self::bar::Bar;
 use self::watched::Watched;
 use crate::forms::{FormId, NONE};
 use crate::objects::ObjectId;
@@ -58,19 +60,6 @@ pub struct Bundle {
     len: u32,
 }
 
-/// Why there is no route for a prefix whatever its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bar {
-    /// Nothing bars it.
-    Open = 0,
-    /// The guard refused it.
-    Guard = 1,
-    /// It names a group there is not.
-    NoGroup = 2,
-    /// There are too many.
-    TooMany = 3,
-}
-
 /// What is known of a slot besides what [`crate::delta`] knows.
 #[derive(Debug, Clone, Copy)]
 struct Row {
@@ -103,10 +92,23 @@ pub struct Desired {
     rows: Vec<Row>,
     flags: Vec<u8>,
     learned: usize,
+    barred: usize,
     dirty: VecDeque<Slot>,
     watched: Watched,
     /// Bundles that lost their last prefix or way and whose form and object are to be given back.
     emptied: Vec<Bundle>,
+}
+
+impl Bundle {
+    /// How many prefixes it has.
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
 }
 
 impl Desired {
@@ -263,14 +265,14 @@ impl Desired {
     pub fn rekey(&mut self, old: Slot, new: Slot) {
         self.grow(new);
         let row = self.rows[old as usize];
-        let bar = self.flags[old as usize] & BAR;
+        let bar = self.bar(old);
         self.rows[old as usize] = EMPTY;
-        self.flags[old as usize] &= !BAR;
+        self.set_bar(old, Bar::Open);
         self.unlink(row);
         self.learned -= 1;
         self.put_on(new, row.bundle);
         self.rows[new as usize].generation = row.generation;
-        self.flags[new as usize] |= bar;
+        self.set_bar(new, bar);
         self.mark_dirty(old);
         self.mark_dirty(new);
     }
@@ -290,7 +292,7 @@ impl Desired {
     /// Removes a learned route without a word.
     fn remove(&mut self, slot: Slot) -> bool {
         let there = self.take_off(slot);
-        self.flags[slot as usize] &= !BAR;
+        self.set_bar(slot, Bar::Open);
         self.mark_dirty(slot);
         there
     }
@@ -450,8 +452,15 @@ impl Desired {
         Some((id, self.bundle(id)?))
     }
 
+    /// How many prefixes are barred.
+    pub fn barred(&self) -> usize {
+        self.barred
+    }
+
     /// Says what bars a slot.
     pub fn set_bar(&mut self, slot: Slot, bar: Bar) {
+        self.barred -= usize::from(self.bar(slot) != Bar::Open);
+        self.barred += usize::from(bar != Bar::Open);
         let flags = &mut self.flags[slot as usize];
         *flags = *flags & !BAR | bar as u8;
     }
@@ -578,17 +587,6 @@ impl Desired {
             self.rows.push(EMPTY);
             self.flags.push(0);
         }
-    }
-}
-
-/// A [`Via`] as a small number, from 1.
-pub fn via_number(via: Via) -> u32 {
-    match via {
-        Via::Direct => 1,
-        Via::Ipip => 2,
-        Via::Vxlan => 3,
-        Via::Recursive => 4,
-        Via::Local => 5,
     }
 }
 

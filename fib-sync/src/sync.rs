@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::flows::Forgetter;
 use crate::local::Pod;
-use crate::view::Numbers;
+use crate::view::{Numbers, RowName};
 
 /// How many inputs may wait; the tasks wait when it is full.
 const INPUTS: usize = 64;
@@ -59,8 +59,10 @@ pub enum Input {
     Config(Arc<Config>),
     /// The pods on record.
     Pods(Vec<Pod>),
-    /// The rows of `show fib`.
-    Rows(oneshot::Sender<Vec<FibRoute>>),
+    /// The names of the rows of `show fib`, unsorted.
+    RowNames(oneshot::Sender<Vec<RowName>>),
+    /// The rows of these names that are still there.
+    Rows(Vec<RowName>, oneshot::Sender<Vec<FibRoute>>),
     /// `show node`.
     Node(oneshot::Sender<NodeInfo>),
     /// The names of the underlay links.
@@ -398,7 +400,8 @@ impl Worker {
                 Ok(Input::Config(config)) => self.engine.configure((*config).clone()),
                 Ok(Input::Pods(pods)) => self.engine.set_pods(pods),
                 // Whoever asked may have gone.
-                Ok(Input::Rows(answer)) => drop(answer.send(self.engine.rows())),
+                Ok(Input::RowNames(answer)) => drop(answer.send(self.engine.row_names())),
+                Ok(Input::Rows(names, answer)) => drop(answer.send(self.engine.rows_of(&names))),
                 Ok(Input::Node(answer)) => drop(answer.send(self.engine.node())),
                 Ok(Input::Underlay(answer)) => drop(answer.send(self.engine.underlay())),
                 Ok(Input::Numbers(answer)) => drop(answer.send(self.engine.numbers())),

@@ -1,9 +1,11 @@
 //! What the engine shows: rows of `show fib`, its part of `show node`, numbers for `/metrics`. Reads only.
 
+use std::cmp::Ordering;
+
 use causeway_api::control::{Condition, FibNextHop, FibRoute, NodeInfo, Via};
 use causeway_api::fib;
 use causeway_api::resource::bgp_configuration::MtuMode;
-use causeway_kernel::NextHop;
+use causeway_kernel::{NextHop, RouteKey};
 
 use crate::decision::TunnelMode;
 use crate::delta::Standing;
@@ -16,6 +18,34 @@ use crate::symmetry;
 
 /// How many pods a condition names.
 const SPELT_OUT: usize = 16;
+
+/// Which part of `show fib` a row belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Local,
+    Learned,
+    Kept,
+}
+
+/// The name of a row of `show fib`, in the order of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowName {
+    part: Part,
+    key: RouteKey,
+}
+
+impl Ord for RowName {
+    fn cmp(&self, other: &RowName) -> Ordering {
+        let order = |name: &RowName| (name.part, name.key.destination, name.key.metric, name.key.tos);
+        order(self).cmp(&order(other))
+    }
+}
+
+impl PartialOrd for RowName {
+    fn partial_cmp(&self, other: &RowName) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// Routes by what became of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,33 +74,54 @@ pub struct Numbers {
 }
 
 impl Engine {
+    /// The names of the rows of `show fib`, unsorted: costs a look at every slot and no more.
+    pub fn row_names(&self) -> Vec<RowName> {
+        let slots = self.tracker.slots();
+        let locals = self.locals.keys().map(|key| RowName { part: Part::Local, key: *key });
+        let learned =
+            self.desired.learned().map(|slot| RowName { part: Part::Learned, key: slots.key(slot) });
+        let kept = self.tracker.surplus().map(|slot| RowName { part: Part::Kept, key: slots.key(slot) });
+        locals.chain(learned).chain(kept).collect()
+    }
+
+    /// The rows of these names; those that are gone since are left out.
+    pub fn rows_of(&self, names: &[RowName]) -> Vec<FibRoute> {
+        names.iter().filter_map(|name| self.row(name)).collect()
+    }
+
     /// The rows of `show fib`: blocks and pods, learned routes, then what is kept; each part by prefix.
     pub fn rows(&self) -> Vec<FibRoute> {
-        let mut rows: Vec<FibRoute> = Vec::new();
-        for (key, local) in &self.locals {
-            let (state, hops) = match &local.route {
-                Some(route) => (
-                    self.tracker.slots().find(key).map_or_else(pending, |slot| self.standing(slot)),
-                    self.hops(&route.next_hops),
-                ),
-                None => (pending(), vec![FibNextHop { gateway: None, device: local.device.clone() }]),
-            };
-            rows.push(FibRoute {
-                prefix: key.destination,
-                next_hops: hops,
-                via: Some(if local.gateways().is_some() { Via::Direct } else { Via::Local }),
-                mtu: None,
-                reason: local.reason.clone(),
-                state,
-            });
+        let mut names = self.row_names();
+        names.sort_unstable();
+        self.rows_of(&names)
+    }
+
+    fn row(&self, name: &RowName) -> Option<FibRoute> {
+        let slot = self.tracker.slots().find(&name.key);
+        match name.part {
+            Part::Local => self.local_row(&name.key),
+            Part::Learned => self.learned_row(slot.filter(|slot| self.desired.is_learned(*slot))?),
+            Part::Kept => Some(self.kept_row(slot.filter(|slot| self.tracker.is_surplus(*slot))?)),
         }
-        let first = rows.len();
-        rows.extend(self.desired.learned().filter_map(|slot| self.learned_row(slot)));
-        rows[first..].sort_by_key(|row| row.prefix);
-        let first = rows.len();
-        rows.extend(self.tracker.surplus().map(|slot| self.kept_row(slot)));
-        rows[first..].sort_by_key(|row| row.prefix);
-        rows
+    }
+
+    fn local_row(&self, key: &RouteKey) -> Option<FibRoute> {
+        let local = self.locals.get(key)?;
+        let (state, hops) = match &local.route {
+            Some(route) => (
+                self.tracker.slots().find(key).map_or_else(pending, |slot| self.standing(slot)),
+                self.hops(&route.next_hops),
+            ),
+            None => (pending(), vec![FibNextHop { gateway: None, device: local.device.clone() }]),
+        };
+        Some(FibRoute {
+            prefix: key.destination,
+            next_hops: hops,
+            via: Some(if local.gateways().is_some() { Via::Direct } else { Via::Local }),
+            mtu: None,
+            reason: local.reason.clone(),
+            state,
+        })
     }
 
     fn kept_row(&self, slot: Slot) -> FibRoute {
@@ -143,27 +194,27 @@ impl Engine {
             .collect()
     }
 
-    /// Numbers for the metrics. Costs a look at every route.
+    /// Numbers for the metrics. Costs a look at every bundle, not at every route.
     pub fn numbers(&self) -> Numbers {
-        let mut routes = RouteNumbers::default();
-        for (key, local) in &self.locals {
-            let slot = local.route.as_ref().and_then(|_| self.tracker.slots().find(key));
-            match slot.and_then(|slot| self.tracker.standing(slot)) {
-                Some(Standing::Installed) => routes.installed += 1,
-                Some(Standing::Foreign(_) | Standing::Failed(_)) => routes.failed += 1,
-                Some(Standing::Pending) | None => routes.pending += 1,
-            }
-        }
-        for slot in self.desired.learned() {
-            match self.state(slot) {
-                Some(fib::RouteState::Installed { .. }) => routes.installed += 1,
-                Some(fib::RouteState::Failed { .. }) => routes.failed += 1,
-                Some(fib::RouteState::Pending { .. } | fib::RouteState::Removed) | None => {
-                    routes.pending += 1
-                }
-            }
-        }
-        routes.kept = self.tracker.surplus_len() as u64;
+        let wanted = self.desired.len() + self.locals.len();
+        let installed = self.tracker.installed();
+        let by_object: usize = self
+            .desired
+            .used()
+            .filter(|bundle| {
+                let object = bundle.object.filter(|object| self.objects.kernel(*object).is_none());
+                bundle.way.impossible || object.is_some_and(|object| self.objects.refusal(object).is_some())
+            })
+            .map(|bundle| bundle.len())
+            .sum();
+        let failed =
+            (self.desired.barred() + by_object + self.tracker.refused()).min(wanted - installed.min(wanted));
+        let routes = RouteNumbers {
+            installed: installed as u64,
+            failed: failed as u64,
+            pending: wanted.saturating_sub(installed + failed) as u64,
+            kept: self.tracker.surplus_len() as u64,
+        };
         let (mtu, _) = self.pod_mtu();
         Numbers { counts: self.counts, routes, bgpd: matches!(self.feed, Feed::Connected(_)), mtu }
     }

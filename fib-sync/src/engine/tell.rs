@@ -6,7 +6,7 @@ use causeway_kernel::route::protocol_name;
 
 use super::{Engine, Feed};
 use crate::delta::Standing;
-use crate::desired::{Bar, via_number};
+use crate::desired::Bar;
 use crate::forms::NONE;
 use crate::next_hop::Resolution;
 use crate::slots::Slot;
@@ -149,6 +149,17 @@ fn digest(state: &RouteState) -> u32 {
     let sum =
         text.bytes().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     kind | sum >> 4
+}
+
+/// A [`fib::Via`] as a small number, from 1.
+fn via_number(via: fib::Via) -> u32 {
+    match via {
+        fib::Via::Direct => 1,
+        fib::Via::Ipip => 2,
+        fib::Via::Vxlan => 3,
+        fib::Via::Recursive => 4,
+        fib::Via::Local => 5,
+    }
 }
 
 /// The words for a route of somebody else in the way.

@@ -159,7 +159,7 @@ impl Scene {
     pub fn start(&mut self) {
         self.spawn();
         eventually("the daemon is ready", || {
-            self.get("/readyz").filter(|answer| answer.starts_with("HTTP/1.1 200"))
+            self.get("/readyz").filter(|answer| answer.starts_with("HTTP/1.0 200"))
         });
     }
 
@@ -197,7 +197,7 @@ impl Scene {
     pub fn get(&self, path: &str) -> Option<String> {
         let mut stream = UnixStream::connect(self.run_dir.join("fib-sync.sock")).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)
