@@ -294,6 +294,9 @@ impl Speaker {
         let counts = &peer.families[family.index()];
         if counts.stale() > 0 {
             let slots = counts.slots.ids().to_vec();
+            if counts.fresh == 0 {
+                self.lose_next_hops(id, Family::all().map(|other| other == family));
+            }
             self.start(Task::FlushStale(id), family, slots);
         }
         let stale = |peer: &super::Peer| peer.families.iter().any(|counts| counts.stale() > 0);

@@ -96,21 +96,28 @@ fn a_next_hop_that_comes_in_the_place_of_another_is_told_as_itself() {
 }
 
 #[test]
-fn paths_retained_over_a_restart_keep_their_next_hop() {
-    let mut bench = bench();
-    for number in 1..=2 {
-        bench.up_as(
-            number,
-            SessionInfo { graceful: graceful(60, false, true), ..session(number, peer_as(number)) },
-        );
-        announce_many(&mut bench, number, usize::from(number));
+fn paths_retained_over_a_restart_keep_their_next_hop_and_end_in_one_message() {
+    // Their time is over, or the peer is back and has lost what it forwarded by.
+    for back in [false, true] {
+        let mut bench = bench();
+        let up = |bench: &mut Bench, number| {
+            let kept = graceful(60, false, !back);
+            bench.up_as(number, SessionInfo { graceful: kept, ..session(number, peer_as(number)) });
+        };
+        for number in 1..=2 {
+            up(&mut bench, number);
+            announce_many(&mut bench, number, usize::from(number));
+        }
+        told(&mut bench);
+        bench.down(1, true);
+        assert_eq!(told(&mut bench), []);
+        match back {
+            false => bench.advance(61),
+            true => up(&mut bench, 1),
+        }
+        let updates = told(&mut bench);
+        assert_eq!((group(&updates), updates.len()), ((vec![plain(2)], Vec::new()), 1));
     }
-    told(&mut bench);
-    bench.down(1, true);
-    assert_eq!(told(&mut bench), []);
-    bench.advance(61);
-    let updates = told(&mut bench);
-    assert_eq!(group(&updates), (vec![plain(2)], Vec::new()));
 }
 
 fn bandwidth(gigabytes: f32) -> ExtCommunity {
