@@ -14,7 +14,7 @@ use super::message::{self, PROTOCOL};
 use super::netlink::Netlink;
 use super::plan::Plan;
 use super::process::{Causeway, Speaker};
-use crate::usage;
+use crate::{place, usage};
 
 /// Half a flap: the route goes, or comes.
 const CHANGE: Duration = Duration::from_micros(500);
@@ -33,7 +33,10 @@ pub fn run(site: &Site<'_>, figures: &mut Figures) -> Result<()> {
     if site.job.subject == Subject::LoopObject {
         return bare(site, figures);
     }
+    // On one core: what it takes to wake a thread on another one is more than the rest, and differs from one second to the next.
+    place::pin(&[0])?;
     let causeway = Causeway::start(site.folder, site.binaries, false)?;
+    place::pin(&[1])?;
     flaps(site, figures, &causeway).map_err(|error| causeway.explain(error))
 }
 
@@ -83,8 +86,8 @@ fn flaps(site: &Site<'_>, figures: &mut Figures, causeway: &Causeway) -> Result<
     let (mut changes, mut last) = (0_u64, 0);
     let mut answers = Answers { prefix, told: 0, newest: 0 };
     let mut is_there = false;
-    let cpu = usage::cpu(causeway.fib_sync.pid())?;
     let (writes, checks) = (causeway.metric(WRITES)?, causeway.metric(CHECKS)?);
+    let cpu = usage::cpu(causeway.fib_sync.pid())?;
     let begin = Instant::now();
     let end = begin + Duration::from_secs(site.job.seconds.max(1));
     let mut next = begin;
