@@ -373,4 +373,14 @@ fn aliases_cannot_blow_up() {
     assert!(errors(&text)[0].contains("not YAML"));
     let deep = "[".repeat(100_000);
     assert!(errors(&deep)[0].contains("not YAML"));
+    // The daemons read in threads of 2 MiB, and half of that must do.
+    let small = std::thread::Builder::new().stack_size(1024 * 1024);
+    let reader = small.spawn(|| {
+        for depth in 1..100 {
+            for (open, close) in [("[", "]"), ("{a: ", "}"), ("- ", "")] {
+                errors(&format!("{}1{}", open.repeat(depth), close.repeat(depth)));
+            }
+        }
+    });
+    reader.unwrap().join().unwrap();
 }

@@ -24,6 +24,8 @@ pub const MAX_TOTAL: u64 = 64 << 20;
 pub const MAX_FILES: usize = 4096;
 /// Most documents in one set.
 pub const MAX_DOCUMENTS: usize = 100_000;
+/// How deep values may be nested; ours need eight. The parser calls itself, and a thread of the daemons has 2 MiB.
+const MAX_DEPTH: usize = 24;
 
 /// Reads all documents at `path`: a file, or a folder whose `*.yaml`, `*.yml` and `*.json` files are read in the order
 /// of their names. Folders inside it are not entered; symbolic links are followed, as a mounted ConfigMap needs.
@@ -132,7 +134,7 @@ impl Loader {
             with_snippet: false,
             budget: serde_saphyr::budget! {
                 max_documents: MAX_DOCUMENTS,
-                max_depth: 64,
+                max_depth: MAX_DEPTH,
                 max_events: 8_000_000,
                 max_nodes: 4_000_000,
             },
