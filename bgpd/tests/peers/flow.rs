@@ -204,18 +204,25 @@ async fn a_peer_that_does_not_read_is_not_drained() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keepalive_passes_a_table_that_waits_but_never_tears_a_message() {
     let mut ours = End::new("127.0.0.1".parse().unwrap());
-    let (_handle, mut far, _, outbox) = established(&mut ours, 3).await;
+    // Made before there is a hold time to be kept.
     let mut data: Vec<Bytes> = (0..MUCH as u32).map(|n| numbered_update(n).into()).collect();
+    let (_handle, mut far, _, outbox) = established(&mut ours, 9).await;
     assert_eq!(outbox.send(Instant::now(), &mut data), Sent::Waiting);
-    // The far end stays alive without reading until a KEEPALIVE of ours must be due.
-    for _ in 0..4 {
+    // The far end stays alive without reading until a KEEPALIVE of ours must be due, and also while it reads: that may
+    // take longer than the hold time.
+    for _ in 0..8 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         far.write_all(&keepalive()).await.unwrap();
     }
     let (mut next, mut keepalives, mut octets) = (0_u32, 0, Vec::new());
+    let (far, mut alive) = far.into_split();
     let mut reader = tokio::io::BufReader::with_capacity(1 << 20, far);
-    let mut passed_at = None;
+    let (mut passed_at, mut said) = (None, Instant::now());
     while next < MUCH as u32 {
+        if said.elapsed() > Duration::from_millis(500) {
+            alive.write_all(&keepalive()).await.unwrap();
+            said = Instant::now();
+        }
         octets.resize(19, 0);
         reader.read_exact(&mut octets).await.unwrap();
         assert_eq!(octets[..16], [0xff; 16], "a message begins here");
@@ -227,6 +234,7 @@ async fn a_keepalive_passes_a_table_that_waits_but_never_tears_a_message() {
             keepalives += 1;
             passed_at = passed_at.or(Some(next));
         } else {
+            assert_eq!(kind, 2, "the session stays up");
             assert_eq!(octets[23..], next.to_be_bytes(), "in order and whole");
             next += 1;
         }
