@@ -232,7 +232,7 @@ impl Queue {
                     return written;
                 }
                 Err(error) => {
-                    self.broken.get_or_insert(error.to_string());
+                    self.broken.get_or_insert_with(|| why_lost(&error));
                     self.closed = true;
                     self.clear();
                 }
@@ -257,6 +257,15 @@ impl Queue {
                 self.pieces.pop_front();
             }
         }
+    }
+}
+
+/// Why a connection is lost, in words. A peer that closes it before it has read all that it was sent resets it, which is
+/// a matter of who was first, and no other reason.
+pub(crate) fn why_lost(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => format!("closed by the peer: {error}"),
+        _ => error.to_string(),
     }
 }
 

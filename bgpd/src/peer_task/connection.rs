@@ -19,7 +19,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::socket::Ends;
-use crate::outbox::{Outbox, Written};
+use crate::outbox::{Outbox, Written, why_lost};
 use crate::speaker_link::{PeerCounters, READ_ROOM};
 
 /// How long a closed connection may take to deliver what was sent before.
@@ -122,7 +122,7 @@ impl Connection {
                 Read::Some(count)
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Read::Nothing,
-            Err(error) => Read::Lost(io::Error::from(error).to_string()),
+            Err(error) => Read::Lost(why_lost(&error.into())),
         }
     }
 

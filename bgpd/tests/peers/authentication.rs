@@ -66,7 +66,7 @@ async fn a_missing_password_keeps_the_peer_down_and_says_so() {
     let handle = ours.peer(theirs.address(), missing);
     let other = theirs.peer(ours.address(), mirrored(settings()));
     complains(&handle, "secret \"tor\" is missing").await;
-    // What the other end opens is closed at once.
+    // What the other end opens is closed at once, before or after its OPEN has come.
     complains(&other, "closed by the peer").await;
     assert_eq!(handle.status.borrow().state, State::Idle);
     change(&handle, settings());

@@ -27,6 +27,19 @@ async fn strangers_are_closed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_reset_was_closed_by_the_peer() {
+    let ours = End::new(loopback());
+    let mut passive = settings();
+    passive.session.passive = true;
+    let handle = ours.peer(SocketAddr::new(loopback(), 1), passive);
+    let mut far = TcpStream::connect(ours.address()).await.unwrap();
+    assert_eq!(read_message(&mut far).await.expect("an OPEN").0, 1);
+    socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(far);
+    complains(&handle, "closed by the peer: ").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_ends_opening_at_once_come_to_one_session() {
     for _ in 0..10 {
         let (mut ours, mut theirs) = (End::new(loopback()), End::new(loopback()));
