@@ -79,6 +79,12 @@ impl Interfaces {
         })
     }
 
+    /// The addresses of the loopback device, with their lengths.
+    pub fn loopback(&self) -> impl Iterator<Item = IpNetwork> {
+        let loopbacks = self.0.values().filter(|interface| interface.link.loopback);
+        loopbacks.flat_map(|interface| interface.subnets.iter().copied())
+    }
+
     /// The MTU of the underlay link that holds an address; without one, the least of those that are up.
     pub fn mtu_of(&self, own: IpAddr, config: &Config) -> Option<u32> {
         let holder = self.underlay(config).find(|interface| interface.subnets.iter().any(|s| s.ip() == own));

@@ -270,7 +270,8 @@ impl Tunnels {
         Ok(changed)
     }
 
-    /// Takes away what nobody asks for: after routes that led there are gone. `in_use` tells whether something leads
+    /// Takes away what nobody asks for: after routes that led there are gone. While routes that nobody asks for are `kept`
+    /// in the kernel, so are the neighbours and forwarding entries they may lead to. `in_use` tells whether something leads
     /// through a device. Whether a device went.
     ///
     /// # Errors
@@ -279,6 +280,7 @@ impl Tunnels {
         &mut self,
         kernel: &mut impl Kernel,
         now: Instant,
+        kept: bool,
         in_use: impl Fn(u32) -> bool,
     ) -> Result<bool, Error> {
         let mut gone = false;
@@ -304,6 +306,9 @@ impl Tunnels {
                 self.writes += 1;
                 seen.addresses.remove(&address);
                 quiet(kernel.delete_address(index, address))?;
+            }
+            if kept {
+                continue;
             }
             let peers: Vec<&Peer> = self.wanted.peers.iter().filter(|peer| peer.kind == *kind).collect();
             let gateways: BTreeSet<IpAddr> = peers.iter().map(|peer| peer.gateway).collect();

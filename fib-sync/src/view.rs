@@ -6,6 +6,7 @@ use causeway_api::control::{Condition, FibNextHop, FibRoute, NodeInfo, Via};
 use causeway_api::fib;
 use causeway_api::resource::bgp_configuration::MtuMode;
 use causeway_kernel::{NextHop, RouteKey};
+use ipnetwork::IpNetwork;
 
 use crate::decision::TunnelMode;
 use crate::delta::Standing;
@@ -316,12 +317,12 @@ impl Engine {
         let mut conditions = vec![feed, kernel, routes];
         conditions.extend(self.tunnel_condition());
         conditions.extend(self.pods_condition());
-        let subnets: Vec<_> = self
-            .interfaces
-            .underlay(&self.config)
-            .filter(|interface| interface.link.up())
-            .flat_map(|interface| interface.subnets.iter().copied())
-            .collect();
+        let underlay = self.interfaces.underlay(&self.config).filter(|interface| interface.link.up());
+        let mut subnets: Vec<_> = underlay.flat_map(|interface| interface.subnets.iter().copied()).collect();
+        // A node whose address is a loopback's is as well known by it.
+        let own: Vec<_> = self.config.addresses.iter().map(IpNetwork::ip).collect();
+        let loopback = self.interfaces.loopback();
+        subnets.extend(loopback.filter(|subnet| own.contains(&subnet.ip())));
         conditions.extend(symmetry::condition(&self.config, Some(&subnets)));
         conditions
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use causeway_kernel::{Error, Kernel, RouteChange};
+use causeway_kernel::{Error, Family, Kernel, RouteChange};
 
 use super::{Engine, Feed};
 use crate::desired::feed_family;
@@ -63,7 +63,9 @@ impl Engine {
             self.objects.clean(kernel, |object| forms.on_object(object))?;
             let objects = &self.objects;
             let in_use = |index| objects.uses(index) || forms.use_device(index);
-            if self.tunnels.clean(kernel, now, in_use)? {
+            // What kept routes need is kept with them.
+            let kept = Family::ALL.iter().any(|family| self.keeps_family(*family));
+            if self.tunnels.clean(kernel, now, kept, in_use)? {
                 self.look_soon();
             }
         }
@@ -126,8 +128,13 @@ impl Engine {
 
     /// Whether a learned route nobody wants stays for now.
     pub(super) fn keeps(&self, slot: Slot) -> bool {
+        self.keeps_family(self.tracker.slots().family(slot))
+    }
+
+    /// Whether learned routes of a family that nobody wants stay for now.
+    fn keeps_family(&self, family: Family) -> bool {
         match self.feed {
-            Feed::Connected(complete) => !complete[feed_family(self.tracker.slots().family(slot)) as usize],
+            Feed::Connected(complete) => !complete[feed_family(family) as usize],
             Feed::Away(_) => true,
             Feed::Swept => false,
         }

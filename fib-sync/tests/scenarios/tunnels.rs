@@ -6,7 +6,7 @@ use causeway_api::control::ConditionStatus;
 use causeway_api::fib::{Command, Family, GroupMember, NextHop as BgpNextHop, RouteState, Via};
 use causeway_fib_sync::config::{Config, Endpoint, MtuMode, PoolMode};
 use causeway_fib_sync::decision::{TunnelMode, When};
-use causeway_fib_sync::engine::MODE_DELAY;
+use causeway_fib_sync::engine::{Engine, MODE_DELAY};
 use causeway_fib_sync::local::Pod;
 use causeway_fib_sync::probe::OtherNode;
 use causeway_fib_sync::tunnel::LINGER;
@@ -405,4 +405,28 @@ fn pods_that_have_an_older_mtu_are_listed() {
     let found = condition(&world);
     assert_eq!(found.status, ConditionStatus::False);
     assert!(found.message.contains("10.244.1.7 (cw000000000001) has 1500"), "{}", found.message);
+}
+
+#[test]
+fn what_kept_routes_need_of_a_tunnel_is_kept_with_them() {
+    for (name, failures) in failures() {
+        println!("when {name}");
+        let mut world = fabric(&failures, true, CROSS);
+        let routes = world.of_protocol(179);
+        let index = device(&world, "causeway-vxlan").unwrap();
+        // fib-sync starts anew, and bgpd is not back yet.
+        world.engine = Engine::new(with_mode(CROSS), true, world.now);
+        world.settle();
+        assert_eq!(world.of_protocol(179), routes);
+        world.kernel.failures = Failures::default();
+        assert_eq!(world.kernel.fdb(index).unwrap().len(), 1, "packets still find the other end");
+        assert_eq!(world.kernel.neighbours().unwrap().len(), 1);
+        world.connect();
+        world.end_of_snapshot();
+        world.settle();
+        world.expect(&[]);
+        world.kernel.failures = Failures::default();
+        assert_eq!(world.kernel.fdb(index).unwrap(), [], "nothing leads there any more");
+        assert_eq!(world.kernel.neighbours().unwrap(), []);
+    }
 }

@@ -8,10 +8,11 @@ use causeway_api::control::Via;
 use causeway_integration::capture::{Carried, Packet};
 use causeway_integration::lab::Lab;
 use causeway_integration::until::until;
+use nix::sys::signal::Signal;
 
 use super::check::{self, Pod, no_tunnel_on, nodes_reach_pods, pods, reach_each_other, settled};
 use super::expect::{ALL, Kind, Modes, When};
-use crate::fabric::CONVERGENCE;
+use crate::fabric::{self, CONVERGENCE};
 use crate::scene::play;
 
 #[test]
@@ -215,6 +216,35 @@ fn what_hands_take_from_a_tunnel_comes_back() {
             settled(lab, modes).context(deed.clone())?;
             nodes_reach_pods(lab, &pods, modes).context(deed)?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_packet_is_lost_in_tunnels_when_the_daemons_crash_and_come_back() {
+    play("two-subnets", |scene| {
+        let lab = &scene.lab;
+        let modes = Modes::both(Kind::Vxlan, When::CrossSubnet);
+        settled(lab, modes)?;
+        let pods = pods(lab)?;
+        let pairs = all_around(&pods)?;
+        let lost = lost_while(lab, &pairs, || {
+            for daemons in [&["fib-sync"][..], &["bgpd"], &["fib-sync", "bgpd"]] {
+                fabric::crash_and_restart(lab, "node-a1", daemons)?;
+                until(CONVERGENCE, || lab.all_established("node-a1"))?;
+                settled(lab, modes)?;
+            }
+            // A fib-sync that comes back while bgpd is away keeps what it finds, and what that needs.
+            lab.stop("node-a1", "bgpd", Signal::SIGKILL)?;
+            fabric::crash_and_restart(lab, "node-a1", &["fib-sync"])?;
+            until(CONVERGENCE, || lab.fib("node-a1"))?;
+            let (from, to) = pairs[0];
+            lab.text(from, &["ping", "-n", "-q", "-c", "100", "-i", "0.01", &to.to_string()])?;
+            lab.start("node-a1", "bgpd")?;
+            until(CONVERGENCE, || lab.all_established("node-a1"))?;
+            settled(lab, modes)
+        })?;
+        ensure!(lost == 0, "{lost} pings lost on one way");
         Ok(())
     });
 }
