@@ -98,10 +98,11 @@ fn session_of(site: &Site<'_>, figures: &mut Figures, speaker: &dyn Speaker) -> 
     first.send(&peer::announcement(&plan, 0))?;
     watch::all_over(&mut netlink, &plan, site.node.links[0], site.deadline)?;
 
-    let before = speaker.used()?;
+    let (before, writer) = (speaker.used()?, speaker.writer_cpu()?);
     let begin = Instant::now();
     first.close()?;
     let (moved, read) = watch::all_over(&mut netlink, &plan, site.node.links[1], site.deadline)?;
+    figures.set("of it the writer's", speaker.writer_cpu()? - writer);
     conclude(figures, begin, moved, read, before, speaker.used()?);
     Ok(())
 }
