@@ -90,7 +90,7 @@ bench-quick: bench-build ## Three minutes: smaller benchmarks beside BIRD, print
 		--scenario "A,A1,B,C,D-warm,E-warm"
 	$(BENCH) run --scale 0.2 --runs 1 --limit 10 --daemons relay,causeway,bird --scenario "E-cold,S1000,churn-100,random"
 
-bench-fib: bench-build ## Routes into the kernel beside a bare loop and BIRD, a quarter of an hour; QUICK=1 two minutes (needs root)
+bench-fib: bench-build ## Routes into the kernel beside a bare loop, BIRD and FRR, eight minutes; QUICK=1 one (needs root)
 	@mkdir -p $(RUNS)
 	nice -n -10 $(BENCH) fib $(if $(QUICK),--quick,--document docs/benchmarks.md) --json $(RUNS)/fib.json
 

@@ -43,7 +43,7 @@ struct Cli {
 enum Verb {
     /// Run scenarios with some daemons in turn, and print tables
     Run(rounds::Wanted),
-    /// Routes into the kernel: fib-sync beside a bare loop and BIRD
+    /// Routes into the kernel: fib-sync beside a bare loop, BIRD and FRR
     Fib(fib::Wanted),
     /// One measurement of `fib`, its figures as JSON
     #[command(hide = true)]

@@ -1,4 +1,4 @@
-//! `causeway-bench fib`: routes into the kernel, beside a bare loop and BIRD.
+//! `causeway-bench fib`: routes into the kernel, beside a bare loop, BIRD and FRR.
 //!
 //! Owner of the rounds: one process for each measurement, all subjects in turn, as many rounds as wanted. Not pure.
 
@@ -33,7 +33,7 @@ use crate::document;
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Wanted {
-    /// One round with fewer routes, in two minutes
+    /// One round with fewer routes, in a minute
     #[arg(long)]
     pub quick: bool,
 
