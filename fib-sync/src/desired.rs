@@ -115,6 +115,10 @@ impl Desired {
     /// bgpd begins a snapshot.
     pub fn begin_snapshot(&mut self) {
         self.epoch += 1;
+        // They have no route that could be kept, and no group to tell of which epoch they are.
+        if self.barred > 0 {
+            self.remove_where(|desired, slot| desired.bar(slot) == Bar::NoGroup);
+        }
         let idle: Vec<GroupKey> =
             self.groups.iter().filter(|(_, group)| group.bundles.is_empty()).map(|(key, _)| *key).collect();
         for key in idle {
@@ -250,14 +254,12 @@ impl Desired {
 
     fn take_off_to(&mut self, slot: Slot, id: BundleId) {
         if self.rows[slot as usize].bundle != id {
-            // On the new one first: the group must not look unused in between.
-            let bar = self.flags[slot as usize] & BAR;
+            // Not by `take_off`: the group must not look unused in between.
             let old = self.rows[slot as usize];
             self.rows[slot as usize] = Row { bundle: 0, before: NO_SLOT, after: NO_SLOT, ..old };
             self.unlink(old);
             self.learned -= 1;
             self.put_on(slot, id);
-            self.flags[slot as usize] |= bar;
         }
     }
 

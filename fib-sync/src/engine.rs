@@ -304,9 +304,11 @@ impl Engine {
         let key = learned_key(prefix, &self.config);
         let Some(slot) = self.tracker.slot(&key) else { return };
         let bundle = self.bundle_for(slot, &prefix, group);
+        // What was there before the table was full stays.
+        let late = !self.desired.is_learned(slot) || self.desired.bar(slot) == Bar::TooMany;
         self.desired.set_route(slot, bundle, generation);
         self.give_back();
-        if self.desired.len() > crate::desired::MAX_ROUTES {
+        if late && self.desired.len() > crate::desired::MAX_ROUTES {
             self.desired.set_bar(slot, Bar::TooMany);
         } else if bundle.is_some() && self.guard.check(&prefix).is_err() {
             self.desired.set_bar(slot, Bar::Guard);
@@ -349,17 +351,17 @@ impl Engine {
     /// When [`Engine::step`] has something to do next, whatever comes in.
     pub fn deadline(&self) -> Option<Instant> {
         let restart = match self.feed {
-            Feed::Away(since) => since.checked_add(self.config.restart_time),
+            Feed::Away(since) if self.ever_synced => since.checked_add(self.config.restart_time),
             _ => None,
         };
         let stray = self.strays.values().min().map(|seen| *seen + POD_GRACE);
         let coming = self.coming.as_ref().map(|(at, _)| *at);
         let look = self.look_at.filter(|_| self.ever_synced);
         let write = match self.synced {
-            true => [self.tracker.next_retry(), self.objects.next_retry(), self.tunnels.deadline()],
-            false => [None; 3],
+            true => [stray, self.tracker.next_retry(), self.objects.next_retry(), self.tunnels.deadline()],
+            false => [None; 4],
         };
-        [Some(self.dump_at), restart, stray, coming, look].into_iter().chain(write).flatten().min()
+        [Some(self.dump_at), restart, coming, look].into_iter().chain(write).flatten().min()
     }
 
     /// Does what is due: a slice of a dump, deletions whose time has come, one batch of writes. Returns whether more

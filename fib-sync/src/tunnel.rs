@@ -18,7 +18,8 @@ use crate::decision::Kind;
 
 /// How long a device stays that nobody asks for.
 pub const LINGER: Duration = Duration::from_secs(60);
-/// How soon a device the kernel refused is tried again.
+/// How soon a device the kernel refused is tried again, and one that may go is looked at again while something leads
+/// through it.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// What there should be.
@@ -59,7 +60,7 @@ struct Seen {
 pub struct Tunnels {
     wanted: Wanted,
     seen: BTreeMap<Kind, Seen>,
-    /// Since when nobody asks for a device that is there.
+    /// When a device that nobody asks for may go.
     idle: BTreeMap<Kind, Instant>,
     /// What the kernel refused, by what it was about.
     refused: BTreeMap<Kind, String>,
@@ -155,14 +156,15 @@ impl Tunnels {
             }
         }
         self.seen = seen;
+        // One that somebody else deleted has nothing to wait for.
+        self.forget(&BTreeSet::new());
         self.dirty = true;
         Ok(())
     }
 
     /// When [`Tunnels::make`] or [`Tunnels::clean`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let idle = self.idle.values().min().and_then(|since| since.checked_add(LINGER));
-        [idle, self.again].into_iter().flatten().min()
+        self.idle.values().copied().chain(self.again).min()
     }
 
     /// Makes what is missing and changes what is wrong: before routes lead there. Whether a device was made or changed,
@@ -193,7 +195,7 @@ impl Tunnels {
             }
         }
         for kind in self.seen.keys().filter(|kind| !wanted.devices.contains_key(kind)) {
-            self.idle.entry(*kind).or_insert(now);
+            self.idle.entry(*kind).or_insert(now + LINGER);
         }
         for (kind, text) in &refused {
             if self.refused.get(kind) != Some(text) {
@@ -241,13 +243,13 @@ impl Tunnels {
             }
         };
         let seen = self.seen.entry(kind).or_insert_with(|| Seen {
-            link: made(index, tunnel),
+            link: tunnel.link(index),
             addresses: BTreeSet::new(),
             neighbours: BTreeMap::new(),
             fdb: BTreeMap::new(),
         });
         if changed {
-            seen.link = made(index, tunnel);
+            seen.link = tunnel.link(index);
         }
         for address in &wanted.addresses {
             if seen.addresses.insert(*address) {
@@ -283,17 +285,22 @@ impl Tunnels {
         kept: bool,
         in_use: impl Fn(u32) -> bool,
     ) -> Result<bool, Error> {
-        let mut gone = false;
+        let mut went = BTreeSet::new();
         for (kind, seen) in &mut self.seen {
             let index = seen.link.index;
             if !self.wanted.devices.contains_key(kind) {
-                let since = *self.idle.entry(*kind).or_insert(now);
-                if now.saturating_duration_since(since) >= LINGER && !in_use(index) {
-                    self.writes += 1;
-                    quiet(kernel.delete_link(index))?;
-                    tracing::info!(device = kind.device(), "tunnel device removed: no pool asks for it");
-                    gone = true;
+                let at = self.idle.entry(*kind).or_insert(now + LINGER);
+                if *at > now {
+                    continue;
                 }
+                if in_use(index) {
+                    *at = now + RETRY;
+                    continue;
+                }
+                self.writes += 1;
+                quiet(kernel.delete_link(index))?;
+                tracing::info!(device = kind.device(), "tunnel device removed: no pool asks for it");
+                went.insert(*kind);
                 continue;
             }
             let surplus: Vec<IpNetwork> = seen
@@ -328,12 +335,15 @@ impl Tunnels {
                 }
             }
         }
-        if gone {
-            let wanted = &self.wanted.devices;
-            self.seen.retain(|kind, _| wanted.contains_key(kind));
-            self.idle.clear();
-        }
-        Ok(gone)
+        self.forget(&went);
+        Ok(!went.is_empty())
+    }
+
+    /// These devices are gone.
+    fn forget(&mut self, went: &BTreeSet<Kind>) {
+        self.seen.retain(|kind, _| !went.contains(kind));
+        let seen = &self.seen;
+        self.idle.retain(|kind, _| seen.contains_key(kind));
     }
 }
 
@@ -342,22 +352,6 @@ fn as_wanted(link: &Link, tunnel: &Tunnel) -> bool {
         && link.tunnel == Some(tunnel.kind)
         && link.mtu == tunnel.mtu
         && (tunnel.mac.is_none() || link.mac == tunnel.mac)
-}
-
-/// The link of a device that was just made or changed.
-fn made(index: u32, tunnel: &Tunnel) -> Link {
-    Link {
-        index,
-        name: tunnel.name.clone(),
-        admin_up: true,
-        running: true,
-        loopback: false,
-        mtu: tunnel.mtu,
-        mac: tunnel.mac,
-        kind: Some(tunnel.kind.name().to_owned()),
-        peer: None,
-        tunnel: Some(tunnel.kind),
-    }
 }
 
 fn add_address(kernel: &mut impl Kernel, index: u32, address: IpNetwork) -> Result<(), Error> {

@@ -11,7 +11,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::link::Mac;
+use crate::link::{Link, Mac};
 
 /// The kind of a tunnel device with everything that makes two of a kind differ but name, MTU and Ethernet address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +62,24 @@ pub struct Tunnel {
     pub mtu: u32,
     /// Ethernet address; VXLAN only.
     pub mac: Option<Mac>,
+}
+
+impl Tunnel {
+    /// The link such a device is, up.
+    pub fn link(&self, index: u32) -> Link {
+        Link {
+            index,
+            name: self.name.clone(),
+            admin_up: true,
+            running: true,
+            loopback: false,
+            mtu: self.mtu,
+            mac: self.mac,
+            kind: Some(self.kind.name().to_owned()),
+            peer: None,
+            tunnel: Some(self.kind),
+        }
+    }
 }
 
 /// An FDB entry of a VXLAN device: frames for that Ethernet address go to that node.

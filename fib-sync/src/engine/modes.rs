@@ -85,7 +85,8 @@ impl Engine {
             for slot in learned {
                 self.refresh(slot);
             }
-            // The keys that could be in our way may be others now.
+            // The keys that could be in our way, and the routes that are ours, may be others now.
+            self.abandon_dump();
             self.synced = false;
         }
         self.stale = true;

@@ -477,3 +477,20 @@ fn an_ipv6_dump_that_others_disturb_is_not_believed_at_once() {
     assert_eq!(world.of_protocol(179), routes);
     assert_eq!(world.kernel.written, [], "no route of ours was thought to be lost");
 }
+
+#[test]
+fn a_route_of_no_group_does_not_outlive_its_connection() {
+    let mut world = World::new(&Failures::default(), true);
+    world.connect();
+    world.route("10.9.0.0/16", 7);
+    world.settle();
+    let state = &world.told()[&network("10.9.0.0/16")];
+    assert!(matches!(state, RouteState::Failed { .. }), "{state:?}");
+    assert_eq!(world.engine.numbers().routes.failed, 1);
+    world.engine.disconnect(world.now);
+    world.connect();
+    world.end_of_snapshot();
+    world.settle();
+    assert!(world.engine.rows().iter().all(|row| row.prefix != network("10.9.0.0/16")));
+    assert_eq!(world.engine.numbers().routes.failed, 0);
+}

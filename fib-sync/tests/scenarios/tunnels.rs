@@ -430,3 +430,27 @@ fn what_kept_routes_need_of_a_tunnel_is_kept_with_them() {
         assert_eq!(world.kernel.neighbours().unwrap(), []);
     }
 }
+
+#[test]
+fn a_device_nobody_asks_for_goes_when_nothing_leads_through_it_and_is_waited_for_in_peace() {
+    let mut world = fabric(&Failures::default(), true, CROSS);
+    let index = device(&world, "causeway-vxlan").unwrap();
+    // fib-sync starts anew without the pools' mode, and bgpd is away: the routes into the tunnel are kept.
+    world.engine = Engine::new(with_mode(TunnelMode::Never), true, world.now);
+    world.run(3 * LINGER);
+    assert_eq!(device(&world, "causeway-vxlan"), Some(index), "kept routes lead through it");
+    world.connect();
+    world.end_of_snapshot();
+    world.run(2 * LINGER);
+    assert_eq!(device(&world, "causeway-vxlan"), None);
+
+    // Somebody deletes one that only waits for its end.
+    world.configure(with_mode(CROSS));
+    world.run(2 * MODE_DELAY);
+    world.configure(with_mode(TunnelMode::Never));
+    world.run(LINGER / 2);
+    let index = device(&world, "causeway-vxlan").unwrap();
+    world.kernel.as_another(|kernel| kernel.delete_link(index).unwrap());
+    world.run(3 * LINGER);
+    assert_eq!(device(&world, "causeway-vxlan"), None);
+}

@@ -195,19 +195,7 @@ impl Kernel for MockKernel {
         self.operate(Operation::AddTunnel(tunnel.clone()), Some(Hint::Link), |kernel| {
             kernel.check_tunnel(tunnel, None)?;
             let index = kernel.links.keys().max().map_or(2, |last| last + 1).max(1000);
-            let link = Link {
-                index,
-                name: tunnel.name.clone(),
-                admin_up: true,
-                running: true,
-                loopback: false,
-                mtu: tunnel.mtu,
-                mac: tunnel.mac,
-                kind: Some(tunnel.kind.name().to_owned()),
-                peer: None,
-                tunnel: Some(tunnel.kind),
-            };
-            kernel.links.insert(index, link);
+            kernel.links.insert(index, tunnel.link(index));
             Ok(index)
         })
     }
