@@ -7,79 +7,18 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
-use std::net::{IpAddr, Ipv4Addr};
+mod neighbours;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use causeway_bgp_core::config::{
-    Config, Distance, MaxPrefixes, NextHopMode, Password, PeerConfig, PeerKey, PeerSettings, RemoteAs, Role,
-    SessionConfig,
-};
-use causeway_bgp_core::event::{
-    Down, FibUpdate, Input, NextHopState, Output, PeerId, PullState, SessionInfo,
-};
-use causeway_bgp_core::policy::{ExportPolicy, ImportPolicy};
+use causeway_bgp_core::event::{Down, FibUpdate, Input, NextHopState, Output, PeerId, PullState};
 use causeway_bgp_core::speaker::{Speaker, StartMode};
 use causeway_bgp_wire::{
-    Announcement, AsPath, Asn, FamilySet, Ipv4Prefix, NlriList, Origin, PathAttributes, PrefixKey, Update,
+    Announcement, AsPath, Asn, Ipv4Prefix, NlriList, Origin, PathAttributes, PrefixKey, Update,
 };
 
-const LOCAL_AS: Asn = Asn(64512);
-
-fn address(number: u8) -> IpAddr {
-    Ipv4Addr::new(192, 0, 2, number).into()
-}
-
-fn peer(number: u8) -> PeerConfig {
-    PeerConfig {
-        key: PeerKey { address: address(number), port: None },
-        settings: PeerSettings {
-            name: format!("peer {number}"),
-            session: SessionConfig {
-                local_as: LOCAL_AS,
-                remote_as: RemoteAs::External,
-                router_id: Ipv4Addr::new(10, 0, 0, 100),
-                hold_time: Duration::from_secs(90),
-                keepalive_time: Duration::from_secs(30),
-                connect_retry_time: Duration::from_secs(5),
-                passive: false,
-                families: FamilySet::ALL,
-                distance: Distance::Ttl(1),
-                source: None,
-                password: Password::None,
-                graceful_restart: None,
-                reachable_by: None,
-            },
-            import: Arc::new(ImportPolicy::accept_all()),
-            export: Arc::new(ExportPolicy::accept_all()),
-            next_hop_mode: NextHopMode::Auto,
-            client: false,
-            allowed_local_as: 0,
-            max_prefixes: MaxPrefixes::default(),
-            max_restart_time: Duration::ZERO,
-        },
-    }
-}
-
-fn session(number: u8) -> SessionInfo {
-    SessionInfo {
-        remote_as: Asn(64600 + u32::from(number)),
-        local_as: LOCAL_AS,
-        router_id: Ipv4Addr::new(10, 0, 0, number),
-        local_address: address(100),
-        local_link_local: None,
-        remote_address: address(number),
-        families: FamilySet::ALL,
-        four_octet_as: true,
-        extended_message: false,
-        route_refresh: true,
-        enhanced_refresh: false,
-        graceful: None,
-        hold_time: Duration::from_secs(90),
-        keepalive_time: Duration::from_secs(30),
-        capabilities: Vec::new(),
-    }
-}
+use neighbours::{address, node, session};
 
 /// Attribute set `number` of a feeder, as a transit feed has them.
 fn attributes(feeder: u8, number: u32) -> PathAttributes {
@@ -134,21 +73,7 @@ fn main() {
     let fib = arguments.next().is_some();
     let now = Instant::now();
     let mut speaker = Speaker::new(now, StartMode { restarting: false, fib });
-    let config = Config {
-        node: "node".to_owned(),
-        role: Role::Node,
-        local_as: LOCAL_AS,
-        router_id: Ipv4Addr::new(10, 0, 0, 100),
-        cluster_id: None,
-        address_v4: Some(Ipv4Addr::new(192, 0, 2, 100)),
-        address_v6: None,
-        max_paths: 16,
-        graceful_restart: None,
-        own: Vec::new(),
-        peers: (1..=feeders + 1).map(peer).collect(),
-        ranges: Vec::new(),
-    };
-    speaker.handle(now, Input::Configure(Arc::new(config)));
+    speaker.handle(now, Input::Configure(Arc::new(node(feeders + 1))));
     let peers = settle(&mut speaker, now);
     for (id, number) in peers.iter().zip(1..) {
         speaker.handle(now, Input::SessionUp { peer: *id, session: Arc::new(session(number)) });
