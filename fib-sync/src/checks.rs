@@ -57,7 +57,11 @@ fn look(root: &Path, errors: &mut Errors) -> Vec<Condition> {
     let mut conditions = vec![networkd::condition(root)];
     errors.add(&offload::counters(root), Instant::now());
     if let Ok(links) = Netlink::open().and_then(|mut kernel| kernel.links()) {
-        conditions.push(offload::condition(&facts(root, &links), errors, Instant::now()));
+        let facts = facts(root, &links);
+        // A node without tunnels, or one that makes them just now, has nothing to say.
+        if !facts.tunnels.is_empty() {
+            conditions.push(offload::condition(&facts, errors, Instant::now()));
+        }
     }
     conditions
 }

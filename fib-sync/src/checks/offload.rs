@@ -68,11 +68,8 @@ impl Errors {
     }
 }
 
-/// The condition `ChecksumOffload`.
+/// The condition `ChecksumOffload` of a node with VXLAN devices.
 pub fn condition(facts: &Facts, errors: &Errors, now: Instant) -> Condition {
-    if facts.tunnels.is_empty() {
-        return Condition::new(CONDITION, true, "NoTunnel", "there is no VXLAN device");
-    }
     let turn_off = |device: &str| format!("`ethtool -K {device} tx-checksum-ip-generic off`");
     let devices: Vec<String> = facts.tunnels.iter().map(|(name, _)| turn_off(name)).collect();
     if let Some((at, [udp, tcp])) = errors.grown
@@ -155,7 +152,6 @@ mod tests {
     fn drivers_known_for_it_are_suspected_while_they_do_it() {
         let (inner, card) = (&["tx-checksum-ip-generic"][..], &["tx-udp_tnl-segmentation"][..]);
         for (what, facts, reason) in [
-            ("no tunnel", Facts::default(), "NoTunnel"),
             ("a good driver", facts(inner, "mlx5_core", card), "NoErrors"),
             ("a suspect", facts(inner, "vmxnet3", card), "SuspectDriver"),
             ("a suspect that is not asked", facts(&[], "vmxnet3", card), "NoErrors"),
