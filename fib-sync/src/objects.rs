@@ -131,11 +131,13 @@ impl Objects {
     /// The members of the group for a way, in order: what the other methods take as next hops.
     pub fn layout(&self, hops: &[NextHop], standby: Option<NextHop>) -> Vec<NextHop> {
         let most = hops.iter().map(|hop| hop.weight).max().unwrap_or(1).max(1);
+        let scale = (WHOLE / most).max(1);
+        let scaled: Vec<NextHop> =
+            hops.iter().map(|hop| NextHop { weight: hop.weight * scale, ..*hop }).collect();
         match standby {
-            Some(standby) if self.resilient => {
-                let scale = (WHOLE / most).max(1);
-                let scaled = hops.iter().map(|hop| NextHop { weight: hop.weight * scale, ..*hop });
-                scaled.chain([NextHop { weight: STANDBY, ..standby }]).collect()
+            // With less in all the standby's share would be a bucket.
+            Some(standby) if self.resilient && scaled.iter().map(|hop| hop.weight).sum::<u16>() >= WHOLE => {
+                scaled.into_iter().chain([NextHop { weight: STANDBY, ..standby }]).collect()
             }
             _ => hops.to_vec(),
         }
@@ -500,5 +502,56 @@ impl Objects {
 
     fn get_mut(&mut self, id: ObjectId) -> Option<&mut Object> {
         self.list.get_mut(id as usize)?.as_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How many of 128 buckets Linux gives each member (`nh_res_group_rebalance`).
+    fn buckets(weights: &[u16]) -> Vec<u64> {
+        let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+        let bound = |sum: u64| (128 * sum + total / 2) / total;
+        let sums = weights.iter().scan(0, |sum, weight| {
+            let before = bound(*sum);
+            *sum += u64::from(*weight);
+            Some(bound(*sum) - before)
+        });
+        sums.collect()
+    }
+
+    fn hop(number: u8, weight: u16) -> NextHop {
+        NextHop { weight, ..NextHop::gateway([192, 0, 2, number].into(), 1) }
+    }
+
+    proptest! {
+        #[test]
+        fn a_standby_has_no_bucket_and_changes_no_share(weights in prop::collection::vec(1u16..=255, 1..64)) {
+            let hops: Vec<NextHop> = weights.iter().zip(0..).map(|(weight, n)| hop(n, *weight)).collect();
+            let objects = Objects::new(true);
+            let layout = objects.layout(&hops, Some(hop(99, 1)));
+            let found = buckets(&layout.iter().map(|hop| hop.weight).collect::<Vec<_>>());
+            if layout.len() > hops.len() {
+                prop_assert_eq!(found.last(), Some(&0));
+            }
+            for (with, without) in found.iter().zip(buckets(&weights)) {
+                prop_assert!(with.abs_diff(without) <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_goes_alone_has_a_standby() {
+        let layout = |weights: &[u16]| {
+            let hops: Vec<NextHop> = weights.iter().zip(0..).map(|(weight, n)| hop(n, *weight)).collect();
+            let layout = Objects::new(true).layout(&hops, Some(hop(99, 1)));
+            layout.iter().map(|hop| hop.weight).collect::<Vec<_>>()
+        };
+        assert_eq!(layout(&[1]), [255, 1]);
+        assert_eq!(layout(&[4, 1]), [252, 63, 1]);
+        assert_eq!(layout(&[200, 1]), [200, 1], "the least share would be a bucket");
     }
 }

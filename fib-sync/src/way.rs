@@ -16,6 +16,9 @@ use crate::decision::{Decision, Inputs, Kind, Target, TunnelMode, decide};
 use crate::next_hop::Resolution;
 use crate::tunnel::Peer;
 
+/// The largest weight of a next hop that every kernel takes in a group.
+const MOST: u16 = 255;
+
 /// The number of a [`Class`].
 pub type ClassId = u16;
 
@@ -179,7 +182,7 @@ fn of_members(members: &[GroupMember], class: &Class, config: &Config, world: &i
         for hop in added {
             // Two BGP next hops behind one router share its next hop.
             let weight = hops.entry(hop).or_insert(0);
-            *weight = weight.saturating_add(u16::from(member.weight)).min(256);
+            *weight = weight.saturating_add(u16::from(member.weight)).min(MOST);
         }
     }
     missing.sort_unstable();
