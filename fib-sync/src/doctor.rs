@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use causeway_api::control::{DoctorPeer, DoctorTarget, Family};
 use causeway_kernel::lookup::{Lookup, Way};
 use causeway_kernel::{Error, Kernel, Link, Netlink, vtep_gateway};
-use ipnetwork::IpNetwork;
 
 use crate::config::Config;
+use crate::decision::Kind;
 use crate::probe::OtherNode;
+use crate::tunnel::address_of;
 
 /// The MTU of the way to an address, in bytes; 0 where it is not known.
 pub fn mtu(to: IpAddr, source: Option<IpAddr>) -> u32 {
@@ -60,10 +61,9 @@ pub fn peers(config: &Config) -> Result<Vec<DoctorPeer>, Error> {
     let mut peer = |node: &OtherNode| {
         let mut targets = Vec::new();
         for ipv4 in [true, false] {
-            let block = first_block(&node.blocks, ipv4).and_then(tunnel_address);
+            let block = address_of(&node.blocks, ipv4);
             // Where this node has an address in its own block, probes come from there, as pods' packets do.
-            let source = first_block(&config.own_blocks, ipv4).and_then(tunnel_address);
-            let source = source.filter(|source| own.contains(source));
+            let source = address_of(&config.own_blocks, ipv4).filter(|source| own.contains(source));
             targets.extend(block.map(|address| target(node, address, true, source)));
             let addresses = node.addresses.iter().filter(|address| address.is_ipv4() == ipv4);
             targets.extend(addresses.map(|address| target(node, *address, false, None)));
@@ -77,43 +77,15 @@ pub fn peers(config: &Config) -> Result<Vec<DoctorPeer>, Error> {
 fn tunnel(link: &Link, gateway: IpAddr, addresses: &[IpAddr]) -> Option<(IpAddr, u16)> {
     let ends = |address: &&IpAddr| **address == gateway || vtep_gateway(**address) == gateway;
     let endpoint = *addresses.iter().find(ends)?;
-    let overhead = match (link.kind.as_deref()?, endpoint.is_ipv4()) {
-        ("ipip", _) => 20,
-        ("vxlan", true) => 50,
-        ("vxlan", false) => 70,
+    let kind = match (link.kind.as_deref()?, endpoint.is_ipv4()) {
+        ("ipip", _) => Kind::Ipip,
+        ("vxlan", true) => Kind::Vxlan,
+        ("vxlan", false) => Kind::Vxlan6,
         _ => return None,
     };
-    Some((endpoint, overhead))
+    Some((endpoint, u16::try_from(kind.overhead()).ok()?))
 }
 
 fn family(address: IpAddr) -> Family {
     if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
-}
-
-fn first_block(blocks: &[IpNetwork], ipv4: bool) -> Option<IpNetwork> {
-    blocks.iter().find(|block| block.is_ipv4() == ipv4).copied()
-}
-
-/// The address of a block that the tunnel device holds: the second one.
-fn tunnel_address(block: IpNetwork) -> Option<IpAddr> {
-    let address = match block.network() {
-        IpAddr::V4(first) => IpAddr::V4(u32::from(first).checked_add(1)?.into()),
-        IpAddr::V6(first) => IpAddr::V6(u128::from(first).checked_add(1)?.into()),
-    };
-    block.contains(address).then_some(address)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_second_address_of_a_block_is_the_tunnels() {
-        for (block, address) in
-            [("10.244.2.0/24", Some("10.244.2.1")), ("fd00::/64", Some("fd00::1")), ("10.0.0.7/32", None)]
-        {
-            let found = tunnel_address(block.parse().unwrap());
-            assert_eq!(found, address.map(|address| address.parse().unwrap()), "{block}");
-        }
-    }
 }

@@ -55,6 +55,18 @@ struct Seen {
     fdb: BTreeMap<Mac, BTreeSet<IpAddr>>,
 }
 
+/// The address a node's tunnel devices have of a family: the second one of its first block, which pods never get. Pods may
+/// have both addresses of a block of two.
+pub fn address_of(blocks: &[IpNetwork], ipv4: bool) -> Option<IpAddr> {
+    let block = blocks.iter().find(|block| block.is_ipv4() == ipv4)?;
+    let address = match block.network() {
+        IpAddr::V4(first) => IpAddr::from(first.to_bits().checked_add(1)?.to_be_bytes()),
+        IpAddr::V6(first) => IpAddr::from(first.to_bits().checked_add(1)?.to_be_bytes()),
+    };
+    (block.contains(address) && !matches!((ipv4, block.prefix()), (true, 31) | (false, 127)))
+        .then_some(address)
+}
+
 /// The devices of ours.
 #[derive(Debug, Default)]
 pub struct Tunnels {
@@ -387,4 +399,24 @@ fn words(kind: Kind, what: &str, refusal: &Refusal) -> String {
         "device {}: this node's kernel has no {kind} tunnels: `modprobe {module}`{instead}",
         kind.device()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_address_of_the_first_block_is_the_tunnels() {
+        for (blocks, ipv4, address) in [
+            (&["fd00::/64", "10.244.2.0/24", "10.244.3.0/24"][..], true, Some("10.244.2.1")),
+            (&["10.244.2.0/24", "fd00::/64"], false, Some("fd00::1")),
+            (&["10.0.0.7/32"], true, None),
+            (&["10.0.0.6/31"], true, None),
+            (&["10.244.2.0/24"], false, None),
+        ] {
+            let blocks: Vec<IpNetwork> = blocks.iter().map(|block| block.parse().unwrap()).collect();
+            let expected = address.map(|address| address.parse().unwrap());
+            assert_eq!(address_of(&blocks, ipv4), expected, "{blocks:?}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ use crate::guard::Guard;
 use crate::local::learned_key;
 use crate::probe::OtherNode;
 use crate::slots::Slot;
-use crate::tunnel::Wanted;
+use crate::tunnel::{Wanted, address_of};
 use crate::way::inner_mtu;
 
 /// The MTU of a link where nothing says which one counts.
@@ -129,11 +129,8 @@ impl Engine {
             mtus.entry(kind).or_insert(0);
         }
         let devices = mtus.into_iter().filter_map(|(kind, mtu)| Some((kind, self.tunnel(kind, mtu)?)));
-        let mut addresses: Vec<IpNetwork> = Vec::new();
-        for ipv4 in [true, false] {
-            let block = self.config.own_blocks.iter().find(|block| block.is_ipv4() == ipv4);
-            addresses.extend(block.and_then(tunnel_address));
-        }
+        let own = [true, false].into_iter().filter_map(|ipv4| address_of(&self.config.own_blocks, ipv4));
+        let addresses = own.map(IpNetwork::from).collect();
         Wanted { devices: devices.collect(), addresses, peers }
     }
 
@@ -180,13 +177,4 @@ impl Engine {
 
 fn range(pool: &PoolMode) -> (IpNetwork, &str) {
     (pool.cidr, &pool.name)
-}
-
-/// The address of a tunnel device in a block: the second one, which pods never get.
-pub fn tunnel_address(block: &IpNetwork) -> Option<IpNetwork> {
-    let address = match block {
-        IpNetwork::V4(block) => IpAddr::from(block.network().to_bits().checked_add(1)?.to_be_bytes()),
-        IpNetwork::V6(block) => IpAddr::from(block.network().to_bits().checked_add(1)?.to_be_bytes()),
-    };
-    (block.contains(address) && !matches!(block.prefix(), 31 | 127)).then(|| IpNetwork::from(address))
 }
